@@ -1,0 +1,144 @@
+"""The mini world's autoencoder: SD's AutoencoderKL, narrow, trained on line art from nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL
+from diffusers.training_utils import EMAModel
+from torch import Tensor
+
+from .workspace import Progress, seeded
+
+SCALING_FACTOR = 0.18215  # SD v1.5's: latents of unit variance are encodings times this
+CONFIG = {
+    "in_channels": 3,
+    "out_channels": 3,
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "block_out_channels": (32, 64, 96, 128),
+    "layers_per_block": 1,
+    "latent_channels": 4,
+    "norm_num_groups": 32,  # ComfyUI's classes know no other number
+    "sample_size": 128,
+    "scaling_factor": SCALING_FACTOR,
+}
+LEARNING_RATE = 1.5e-3
+WARM_UP = 50
+KL_WEIGHT = 1e-5
+CROP, CROPS = 64, 24  # most of training sees parts of pictures: more lines for the time
+WHOLE_SHARE = 0.3  # the last share of the steps sees whole pictures, 6 at a time
+
+
+def train_autoencoder(pictures: Tensor, workspace: Path, steps: int, seed: int = 2) -> AutoencoderKL:
+    """Trains, or goes on training, the autoencoder.
+
+    Args:
+        pictures: [n, 3, 128, 128] uint8.
+        workspace: folder of the checkpoint.
+        steps: number of steps in all.
+        seed: of weights, order and crops.
+
+    Returns:
+        The averaged autoencoder, rescaled so that its latents have unit variance.
+    """
+    torch.manual_seed(seed)
+    model = AutoencoderKL(**CONFIG)
+    average = EMAModel(model.parameters(), decay=0.998, use_ema_warmup=True)
+    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.01, betas=(0.9, 0.95), fused=True)
+    progress = Progress(workspace / "autoencoder.pt", steps)
+    parts = {"model": model, "average": average, "optimizer": optimizer}
+    bar = progress.loop(progress.restore(**parts), **parts)
+    for step in bar:
+        batch = draw_batch(pictures, step, steps, seed)
+        with torch.autocast("cpu", torch.bfloat16):
+            latents = model.encode(batch).latent_dist
+            drawn = model.decode(latents.sample(seeded(seed, step, 1))).sample.float()
+        loss = line_loss(drawn, batch) + KL_WEIGHT * latents.kl().mean()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for group in optimizer.param_groups:
+            group["lr"] = LEARNING_RATE * rate(step, steps, WARM_UP)
+        optimizer.step()
+        optimizer.zero_grad()
+        average.step(model.parameters())
+        if step % 20 == 0:
+            bar.show(loss=loss.item(), l1=F.l1_loss(drawn, batch).item())
+    average.copy_to(model.parameters())
+    return rescale(model.eval(), pictures[:: max(1, len(pictures) // 400)])
+
+
+def rate(step: int, steps: int, warm_up: int) -> float:
+    """The share of the learning rate at a step: linear warm-up, then cosine down to 2%."""
+    if step < warm_up:
+        return (step + 1) / warm_up
+    done = (step - warm_up) / max(1, steps - warm_up)
+    return 0.02 + 0.98 * 0.5 * (1 + float(torch.cos(torch.tensor(done * torch.pi))))
+
+
+def draw_batch(pictures: Tensor, step: int, steps: int, seed: int) -> Tensor:
+    """The pictures of one step in [-1, 1]: [24, 3, 64, 64] crops, at last [6, 3, 128, 128]."""
+    generator = seeded(seed, step)
+    whole = step >= steps * (1 - WHOLE_SHARE)
+    count = CROPS * CROP**2 // 128**2 if whole else CROPS
+    chosen = torch.randint(len(pictures), (count,), generator=generator)
+    batch = pictures[chosen]
+    if not whole:
+        corners = torch.randint(128 - CROP + 1, (count, 2), generator=generator).tolist()
+        batch = torch.stack(
+            [p[:, y : y + CROP, x : x + CROP] for p, (y, x) in zip(batch, corners, strict=True)]
+        )
+    return batch.float() / 127.5 - 1
+
+
+def line_loss(drawn: Tensor, target: Tensor) -> Tensor:
+    """L1 of the picture, and of its details at three sizes, which keeps lines crisp."""
+    loss = F.l1_loss(drawn, target)
+    for _ in range(3):
+        smaller_drawn, smaller_target = F.avg_pool2d(drawn, 2), F.avg_pool2d(target, 2)
+        details = [
+            picture - F.interpolate(smaller, scale_factor=2, mode="bilinear")
+            for picture, smaller in ((drawn, smaller_drawn), (target, smaller_target))
+        ]
+        loss = loss + F.l1_loss(*details)
+        drawn, target = smaller_drawn, smaller_target
+    return loss
+
+
+@torch.inference_mode()
+def encode(model: AutoencoderKL, pictures: Tensor, batch: int = 64) -> Tensor:
+    """The latents that a diffusion model sees (means, scaled): [n, 4, 16, 16] float32."""
+    latents = []
+    for part in pictures.split(batch):
+        with torch.autocast("cpu", torch.bfloat16):
+            latents.append(model.encode(part.float() / 127.5 - 1).latent_dist.mean.float())
+    return torch.cat(latents) * SCALING_FACTOR
+
+
+@torch.inference_mode()
+def decode(model: AutoencoderKL, latents: Tensor, batch: int = 32) -> Tensor:
+    """The pictures of latents: [n, 3, 128, 128] in [0, 1]."""
+    pictures = []
+    for part in latents.split(batch):
+        with torch.autocast("cpu", torch.bfloat16):
+            pictures.append(model.decode(part / SCALING_FACTOR).sample.float())
+    return (torch.cat(pictures) / 2 + 0.5).clamp(0, 1)
+
+
+@torch.inference_mode()
+def rescale(model: AutoencoderKL, pictures: Tensor) -> AutoencoderKL:
+    """Folds each channel's mean and deviation into the 1 x 1 convolutions round the latents.
+
+    SD's scaling factor then gives latents of zero mean and unit variance, as its users expect.
+    """
+    latents = encode(model, pictures) / SCALING_FACTOR
+    mean, deviation = latents.mean((0, 2, 3)), latents.std((0, 2, 3)) * SCALING_FACTOR
+    quant, post = model.quant_conv, model.post_quant_conv
+    quant.bias[:4] = (quant.bias[:4] - mean) / deviation
+    quant.weight[:4] /= deviation[:, None, None, None]
+    quant.bias[4:] -= 2 * deviation.log()  # the log of the variance
+    post.bias += (post.weight[:, :, 0, 0] * mean).sum(1)
+    post.weight *= deviation[None, :, None, None]
+    return model

@@ -1,0 +1,138 @@
+"""The mini world's image-text encoder: a small CLIP, trained on pictures and their exact captions.
+
+Its vision tower is what the adapter reads, at the penultimate layer; its text tower is where the
+base's text encoder starts from.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from diffusers.training_utils import EMAModel
+from torch import Tensor, nn
+from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig
+
+from animesketchnet_core.clip_input import pixel_values
+
+from .autoencoder import rate
+from .workspace import Progress, seeded
+
+WIDTH = 128  # of the text, and of the shared embedding
+TEXT_CONFIG = {
+    "hidden_size": WIDTH,
+    "intermediate_size": 4 * WIDTH,
+    "num_attention_heads": 4,
+    "num_hidden_layers": 3,
+    "projection_dim": WIDTH,
+    "hidden_act": "quick_gelu",
+    "bos_token_id": 49406,
+    "eos_token_id": 49407,
+    "pad_token_id": 49407,
+}
+VISION_CONFIG = {
+    "hidden_size": 192,
+    "intermediate_size": 768,
+    "num_attention_heads": 6,
+    "num_hidden_layers": 5,
+    "image_size": 112,
+    "patch_size": 14,
+    "projection_dim": WIDTH,
+    "hidden_act": "gelu",
+}
+IMAGE_SIZE = VISION_CONFIG["image_size"]
+BATCH = 128
+LEARNING_RATE = 1e-3
+WARM_UP = 100
+REDRAWING_WEIGHT = 1.0
+
+
+class SketchCLIP(nn.Module):
+    """CLIP, and a linear map that redraws each patch from the penultimate layer.
+
+    Captions do not name eyes, noses or mouths; having to redraw them keeps them in the features.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        text, vision = CLIPTextConfig(**TEXT_CONFIG), CLIPVisionConfig(**VISION_CONFIG)
+        self.clip = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=WIDTH))
+        self.redraw = nn.Linear(vision.hidden_size, 3 * vision.patch_size**2)
+
+    def loss(self, pixels: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """The contrastive loss of pictures [b, 3, 112, 112] and tokens [b, 77], and the redrawing's."""
+        vision = self.clip.vision_model(pixels, output_hidden_states=True)
+        images = F.normalize(self.clip.visual_projection(vision.pooler_output), dim=-1)
+        texts = self.clip.text_model(ids).pooler_output
+        texts = F.normalize(self.clip.text_projection(texts), dim=-1)
+        logits = self.clip.logit_scale.exp().clamp(max=100) * images @ texts.T  # b b
+        # Pictures that share a caption are each other's match.
+        same = (ids[:, None] == ids[None]).all(-1).float()
+        match = same / same.sum(1, keepdim=True)
+        contrastive = F.cross_entropy(logits, match) + F.cross_entropy(logits.T, match)
+        patch = VISION_CONFIG["patch_size"]
+        patches = F.unfold(pixels, patch, stride=patch).transpose(1, 2)  # b 64 588
+        redrawn = self.redraw(vision.hidden_states[-2][:, 1:])  # b 64 588
+        return contrastive / 2, F.l1_loss(redrawn, patches)
+
+
+def train_encoder(pictures: Tensor, ids: Tensor, workspace: Path, steps: int, seed: int = 3) -> SketchCLIP:
+    """Trains, or goes on training, the image-text encoder.
+
+    Args:
+        pictures: [n, 3, 128, 128] uint8.
+        ids: [n, 77] tokens of captions that name everything.
+        workspace: folder of the checkpoint.
+        steps: number of steps in all.
+        seed: of weights, order and framing.
+
+    Returns:
+        The averaged encoder.
+    """
+    torch.manual_seed(seed)
+    model = SketchCLIP()
+    average = EMAModel(model.parameters(), decay=0.998, use_ema_warmup=True)
+    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.05, betas=(0.9, 0.98), fused=True)
+    progress = Progress(workspace / "encoder.pt", steps)
+    parts = {"model": model, "average": average, "optimizer": optimizer}
+    bar = progress.loop(progress.restore(**parts), **parts)
+    for step in bar:
+        chosen = torch.randint(len(pictures), (BATCH,), generator=seeded(seed, step))
+        with torch.autocast("cpu", torch.bfloat16):
+            contrastive, redrawing = model.loss(frame(pictures[chosen], seed, step), ids[chosen])
+        (contrastive + REDRAWING_WEIGHT * redrawing).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for group in optimizer.param_groups:
+            group["lr"] = LEARNING_RATE * rate(step, steps, WARM_UP)
+        optimizer.step()
+        optimizer.zero_grad()
+        average.step(model.parameters())
+        if step % 20 == 0:
+            bar.show(contrastive=contrastive.item(), redrawing=redrawing.item())
+    average.copy_to(model.parameters())
+    return model.eval()
+
+
+def frame(pictures: Tensor, seed: int, step: int) -> Tensor:
+    """CLIP's input of pictures that are shifted and scaled a little, as users' sketches are.
+
+    Args:
+        pictures: [b, 3, 128, 128] uint8.
+        seed: of the framing.
+        step: of the framing.
+
+    Returns:
+        [b, 3, 112, 112] normalised for CLIP.
+    """
+    chance = torch.rand(len(pictures), 3, generator=seeded(seed, step, 1))
+    scale = 1.0 + 0.3 * (chance[:, 0] - 0.35)  # 0.9 to 1.2: above 1 shows the picture smaller
+    theta = torch.zeros(len(pictures), 2, 3)
+    theta[:, 0, 0] = theta[:, 1, 1] = scale
+    theta[:, :, 2] = (chance[:, 1:] - 0.5) * 0.16
+    size = [len(pictures), 3, IMAGE_SIZE, IMAGE_SIZE]
+    grid = F.affine_grid(theta, size, align_corners=False)
+    framed = F.grid_sample(
+        pictures.float() / 255, grid, mode="bilinear", padding_mode="border", align_corners=False
+    )
+    return pixel_values(framed.permute(0, 2, 3, 1))

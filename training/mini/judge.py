@@ -1,0 +1,131 @@
+"""The judge: a classifier that says what is drawn in a picture and how, trained on real drawings."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock, ResNet
+
+from .autoencoder import rate
+from .portraits import ACCESSORIES, HAIR_VARIANTS, TONES, Portrait
+from .pictures import mirror
+from .styles import AXES, Style, render
+from .workspace import Progress, seeded
+
+# Every question and its number of answers.
+QUESTIONS: dict[str, int] = {
+    "hair": HAIR_VARIANTS,
+    "tone": len(TONES),
+    "facing": 2,
+    **dict.fromkeys(ACCESSORIES, 2),
+    **{axis: len(words) for axis, words in AXES.items()},
+}
+BATCH = 64
+LEARNING_RATE = 2e-3
+WARM_UP = 50
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What a picture should show, as indices into the answers of QUESTIONS."""
+
+    answers: tuple[int, ...]
+
+    @classmethod
+    def of(cls, face: Portrait, style: Style) -> Truth:
+        """The answers for a face drawn in a style."""
+        worn = [int(name in face.accessories) for name in ACCESSORIES]
+        facing = int(face.facing == "right")
+        style_answers = [getattr(style, axis) for axis in AXES]
+        return cls((face.hair_variant, TONES.index(face.tone), facing, *worn, *style_answers))
+
+
+class Judge(nn.Module):
+    """A small residual network with one output for each question."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = ResNet(BasicBlock, [1, 1, 1, 1], num_classes=sum(QUESTIONS.values()))
+
+    def forward(self, pictures: Tensor) -> tuple[Tensor, ...]:
+        """Logits for each question, from pictures [b, 3, 128, 128] in [0, 1]."""
+        return self.network(pictures * 2 - 1).split(list(QUESTIONS.values()), dim=1)
+
+    @torch.inference_mode()
+    def answers(self, pictures: Tensor) -> dict[str, Tensor]:
+        """The likeliest answer [b] to each question."""
+        logits = [self(part) for part in pictures.split(100)]
+        best = [torch.cat(answers).argmax(1) for answers in zip(*logits, strict=True)]
+        return dict(zip(QUESTIONS, best, strict=True))
+
+
+def train_judge(
+    portraits: list[Portrait], drawings: Tensor, workspace: Path, steps: int, seed: int = 5
+) -> Judge:
+    """Trains, or goes on training, the judge on the training split in every style.
+
+    Args:
+        portraits: what is drawn.
+        drawings: [n, 256, 256] uint8.
+        workspace: folder of the checkpoint.
+        steps: number of steps in all.
+        seed: of weights, order and styles.
+
+    Returns:
+        The judge, ready to answer.
+    """
+    torch.manual_seed(seed)
+    judge = Judge()
+    optimizer = torch.optim.AdamW(judge.parameters(), weight_decay=0.02, fused=True)
+    progress = Progress(workspace / "judge.pt", steps)
+    parts = {"judge": judge, "optimizer": optimizer}
+    bar = progress.loop(progress.restore(**parts), **parts)
+    for step in bar:
+        generator, rng = seeded(seed, step), random.Random(seed * 1_000_003 + step)
+        chosen = torch.randint(len(portraits), (BATCH,), generator=generator).tolist()
+        styles = [Style.draw_uniform(rng) for _ in chosen]
+        flips = [rng.random() < 0.5 for _ in chosen]
+        faces = [
+            portraits[index].mirrored() if flip else portraits[index]
+            for index, flip in zip(chosen, flips, strict=True)
+        ]
+        truth = torch.tensor([Truth.of(f, s).answers for f, s in zip(faces, styles, strict=True)])
+        pictures = _worn(render(mirror(drawings[chosen], flips), styles), generator)
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = judge(pictures)
+        losses = [F.cross_entropy(part.float(), truth[:, k]) for k, part in enumerate(logits)]
+        torch.stack(losses).sum().backward()
+        for group in optimizer.param_groups:
+            group["lr"] = LEARNING_RATE * rate(step, steps, WARM_UP)
+        optimizer.step()
+        optimizer.zero_grad()
+        if step % 20 == 0:
+            bar.show(hair=losses[0].item(), tone=losses[1].item(), all=sum(losses).item())
+    return judge.eval()
+
+
+def _worn(pictures: Tensor, generator: torch.Generator) -> Tensor:
+    """Pictures as a model may draw them: shifted a little, blurred a little, with faint noise."""
+    shift = torch.randint(-5, 6, (2,), generator=generator).tolist()
+    pictures = torch.roll(pictures, shift, dims=(2, 3))
+    softness = torch.rand(len(pictures), 1, 1, 1, generator=generator) * 0.7
+    soft = F.avg_pool2d(F.pad(pictures, (1, 1, 1, 1), mode="replicate"), 3, 1)
+    noise = torch.randn(pictures.shape, generator=generator) * 0.03
+    return (pictures + softness * (soft - pictures) + noise).clamp(0, 1)
+
+
+def accuracy(judge: Judge, portraits: list[Portrait], drawings: Tensor, seed: int = 6) -> dict[str, float]:
+    """The judge's own accuracy on pictures that it has not seen, for each question."""
+    rng = random.Random(seed)
+    styles = [Style.draw_uniform(rng) for _ in portraits]
+    truth = torch.tensor([Truth.of(f, s).answers for f, s in zip(portraits, styles, strict=True)])
+    answers = judge.answers(render(drawings, styles))
+    return {
+        question: (answers[question] == truth[:, k]).float().mean().item()
+        for k, question in enumerate(QUESTIONS)
+    }
