@@ -1,0 +1,134 @@
+"""Opens a weight file, safetensors or pickle, without ever running what is in it.
+
+The container is told by its first bytes, never by its name. Only shapes are read at first; tensors
+follow one by one, so that a 3.6 GB training checkpoint costs no more memory than its adapter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from .weight_kinds import WHERE, WrongAdapterError
+
+
+@dataclass(frozen=True)
+class WeightContainer:
+    """An open weight file.
+
+    Attributes:
+        shapes: each tensor's shape by its key in the file; nested keys are joined by dots.
+        read: gives a tensor by its key, on the CPU, in memory of its own.
+        metadata: the safetensors header's strings; empty for pickles.
+    """
+
+    shapes: dict[str, tuple[int, ...]]
+    read: Callable[[str], Tensor]
+    metadata: Mapping[str, str]
+
+
+def open_weights(path: Path) -> WeightContainer:
+    """Opens a .safetensors or a .bin / .pt / .ckpt file.
+
+    Raises:
+        FileNotFoundError: no such file.
+        WrongAdapterError: a folder, no weight file, a damaged one, or one that holds code.
+    """
+    if path.is_dir():
+        raise WrongAdapterError(
+            "This is a folder; needed is the weight file itself (in a training checkpoint usually "
+            "model.safetensors or pytorch_model.bin)."
+        )
+    with path.open("rb") as file:
+        head = file.read(16)
+    if head[8:9] == b"{":  # 8 bytes of header length, then JSON
+        return _open_safetensors(path)
+    if head.startswith(_ZIP):
+        return _open_pickle(path, mmap=True)
+    if head.startswith(_PICKLE):  # torch.save before 1.6
+        return _open_pickle(path, mmap=False)
+    raise WrongAdapterError(f"This is {_other_content(head)}, not a weight file. {WHERE}")
+
+
+_ZIP = b"PK\x03\x04"
+_PICKLE = b"\x80"
+_MOST_TENSORS = 100_000
+_DEEPEST_NESTING = 3
+
+
+def _other_content(head: bytes) -> str:
+    if not head:
+        return "an empty file"
+    if head.lstrip().startswith(b"<"):
+        return "a web page (the download saved a login or error page)"
+    if head.startswith(b"version https://"):
+        return "a Git LFS pointer (run `git lfs pull` to fetch the real file)"
+    return f"a file that starts with {head!r}"
+
+
+def _open_safetensors(path: Path) -> WeightContainer:
+    try:
+        file = safe_open(path, framework="pt")
+        shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise WrongAdapterError(
+            f"This safetensors file is damaged or incomplete ({error}); it has "
+            f"{path.stat().st_size:,} bytes. Copy or download it again. {WHERE}"
+        ) from error
+    return WeightContainer(shapes, file.get_tensor, file.metadata() or {})
+
+
+def _open_pickle(path: Path, *, mmap: bool) -> WeightContainer:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    except OSError:
+        raise
+    except Exception as error:  # a hostile or damaged pickle can make the unpickler raise anything
+        raise WrongAdapterError(
+            "This pickle file is damaged, or holds more than tensors and could run code "
+            f"({_first_line(error)}). Get the .safetensors form of it. {WHERE}"
+        ) from error
+    tensors = dict(_tensors_in(content))
+    shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
+    return WeightContainer(shapes, lambda key: _own_memory(key, tensors[key]), {})
+
+
+def _tensors_in(content: Any) -> Iterator[tuple[str, Tensor]]:
+    """Lists the tensors of nested dicts, at most three deep; other values are passed over."""
+    if isinstance(content, dict):
+        for wrapper in ("state_dict", "module"):  # Lightning's and DeepSpeed's
+            if isinstance(content.get(wrapper), dict):
+                content = content[wrapper]
+    for count, pair in enumerate(_walk(content, "", _DEEPEST_NESTING)):
+        if count == _MOST_TENSORS:  # dicts that share children grow without end
+            raise WrongAdapterError(f"This pickle holds over {_MOST_TENSORS:,} tensors. {WHERE}")
+        yield pair
+
+
+def _walk(content: Any, prefix: str, levels: int) -> Iterator[tuple[str, Tensor]]:
+    if not isinstance(content, dict) or levels == 0:
+        return
+    for key, value in content.items():
+        if isinstance(value, Tensor):
+            yield f"{prefix}{key}", value
+        else:
+            yield from _walk(value, f"{prefix}{key}.", levels - 1)
+
+
+def _own_memory(key: str, tensor: Tensor) -> Tensor:
+    """Copies a tensor out of the mapped file; refuses one that claims more than the file holds."""
+    ordinary = tensor.layout == torch.strided and tensor.device.type == "cpu"
+    if not ordinary or tensor.numel() * tensor.itemsize > tensor.untyped_storage().nbytes():
+        raise WrongAdapterError(f"{key} is not an ordinary tensor stored in full. {WHERE}")
+    return tensor.detach().clone(memory_format=torch.contiguous_format)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:200]}"

@@ -1,0 +1,156 @@
+"""Says by keys and shapes what a weight file is, and refuses what cannot be served.
+
+File names are never looked at: people rename downloads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from .adapter import AnimeSketchAdapter, sizes_of
+from .weight_layouts import CanonicalKeys
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+NEEDED = (
+    "an IP-Adapter-Plus weight file for SD v1.5 (AnimeSketchNet's own, or ip-adapter-plus_sd15)"
+)
+WHERE = (
+    "Train one with `python -m training.train`, or download "
+    "https://huggingface.co/h94/IP-Adapter/resolve/main/models/ip-adapter-plus_sd15.safetensors "
+    "into ComfyUI/models/ipadapter."
+)
+
+
+class WrongAdapterError(ValueError):
+    """A file or adapter that cannot be used: says what was found, what was needed, and the fix."""
+
+
+def refuse(found: str) -> WrongAdapterError:
+    """Makes the error for a file that is something else."""
+    return WrongAdapterError(f"This is {found}; needed is {NEEDED}. {WHERE}")
+
+
+def check_kind(raw_keys: Iterable[str], keys: CanonicalKeys, shapes: Shapes) -> None:
+    """Refuses every kind of file but IP-Adapter-Plus for SD v1.5 and UNets of its family.
+
+    Args:
+        raw_keys: the file's own keys.
+        keys: the same keys in the original layout.
+        shapes: the tensors' shapes by original key.
+
+    Raises:
+        WrongAdapterError: it is another kind of file.
+    """
+    raw_keys = list(raw_keys)
+    has_resampler = any(key.startswith("image_proj.") for key in shapes)
+    has_layers = any(key.startswith("ip_adapter.") for key in shapes)
+    if not has_resampler and not has_layers:
+        raise refuse(foreign_kind(raw_keys))
+    other = _other_ip_adapter(shapes)
+    if other is not None:
+        raise refuse(other)
+    if not has_resampler or not has_layers:
+        part = "K', V' layers (ip_adapter.*)" if has_resampler else "Resampler (image_proj.*)"
+        raise refuse(f"an incomplete IP-Adapter without its {part}")
+    if keys.unknown and not keys.whole_model:
+        raise refuse(f"an IP-Adapter with {len(keys.unknown)} unknown tensors{_some(keys.unknown)}")
+
+
+def check_complete(shapes: Shapes) -> None:
+    """Checks that a file has every tensor of an adapter, each in its shape, and no other.
+
+    Raises:
+        WrongAdapterError: names the tensors that are missing, too many, or of a wrong shape.
+    """
+    expected = _expected_shapes(shapes)
+    missing = [key for key in expected if key not in shapes]
+    extra = [key for key in shapes if key not in expected]
+    wrong = [
+        f"{key} is {list(shapes[key])} instead of {list(shape)}"
+        for key, shape in expected.items()
+        if key in shapes and shapes[key] != shape
+    ]
+    if missing or extra or wrong:
+        raise WrongAdapterError(
+            f"The adapter's tensors do not fit together: {len(missing)} missing{_some(missing)}, "
+            f"{len(extra)} unexpected{_some(extra)}, {len(wrong)} of a wrong shape{_some(wrong)}. "
+            f"The file is broken or was made by another program; needed is {NEEDED}. {WHERE}"
+        )
+
+
+def _expected_shapes(shapes: Shapes) -> dict[str, tuple[int, ...]]:
+    try:
+        resampler, channels = sizes_of(shapes)
+        adapter = AnimeSketchAdapter(resampler, channels, device="meta")
+    except (KeyError, ValueError, IndexError, ZeroDivisionError, RuntimeError) as error:
+        raise WrongAdapterError(
+            f"The adapter's sizes cannot be read off its tensors ({type(error).__name__}: {error}); "
+            f"the file is broken. Needed is {NEEDED}. {WHERE}"
+        ) from error
+    return {key: tuple(tensor.shape) for key, tensor in adapter.state_dict().items()}
+
+
+_SDXL_TOKEN_WIDTH = 2048
+_INSTANTID_FEATURE_WIDTH = 512
+
+
+def _other_ip_adapter(shapes: Shapes) -> str | None:
+    """Names the member of the IP-Adapter family, None for IP-Adapter-Plus on SD v1.5."""
+    base = "SDXL" if _token_width(shapes) == _SDXL_TOKEN_WIDTH else "SD v1.5"
+    if any("_lora." in key or "perceiver_resampler" in key for key in shapes):
+        return f"an IP-Adapter FaceID for {base} (it reads face embeddings, not CLIP)"
+    if "image_proj.proj.weight" in shapes:
+        return f"a plain IP-Adapter for {base} (4 tokens from CLIP's image embedding, no Resampler)"
+    if "image_proj.proj.3.weight" in shapes:
+        return f"an IP-Adapter Full Face for {base} (no Resampler)"
+    if "image_proj.norm.weight" in shapes:
+        return f"an IP-Adapter FaceID for {base} (it reads face embeddings, not CLIP)"
+    if shapes.get("image_proj.proj_in.weight", (0, 0))[-1] == _INSTANTID_FEATURE_WIDTH:
+        return f"InstantID for {base} (it reads face embeddings, not CLIP)"
+    return "an IP-Adapter-Plus for SDXL" if base == "SDXL" else None
+
+
+def _token_width(shapes: Shapes) -> int | None:
+    widths = (shape[-1] for key, shape in shapes.items() if "to_k_ip" in key and shape)
+    return next(widths, None)
+
+
+# What else people put into a model folder, by a piece of a key; the first that occurs decides.
+_FOREIGN = (
+    ("lora_", "a LoRA"),
+    (".lora.", "a LoRA"),
+    ("hada_w1", "a LoRA (LoHa)"),
+    ("lokr_w1", "a LoRA (LoKr)"),
+    ("double_blocks.", "a Flux model or adapter"),
+    ("control_model.", "a ControlNet"),
+    ("controlnet_cond_embedding.", "a ControlNet"),
+    ("model.diffusion_model.", "a Stable Diffusion checkpoint"),
+    ("first_stage_model.", "a Stable Diffusion checkpoint"),
+    ("down_blocks.0.resnets.", "a diffusion UNet or VAE"),
+    ("vision_model.", "a CLIP vision model"),
+    ("visual.transformer.", "a CLIP vision model"),
+    ("text_model.", "a CLIP text encoder"),
+    ("encoder.down.", "a VAE"),
+    ("emb_params", "a textual inversion embedding"),
+    ("string_to_param", "a textual inversion embedding"),
+    ("param_groups", "an optimizer's state"),
+)
+
+
+def foreign_kind(keys: Iterable[str]) -> str:
+    """Names what a file without any IP-Adapter tensor is, as far as its keys tell."""
+    keys = list(keys)
+    for piece, kind in _FOREIGN:
+        if any(piece in key for key in keys):
+            return f"{kind}, not an IP-Adapter"
+    return f"no IP-Adapter, but a file of {len(keys)} tensors{_some(keys)}"
+
+
+def _some(names: Iterable[str]) -> str:
+    """Shows the first three names, each cut to a sane length: " (a, b, c, ...)"."""
+    names = list(names)
+    if not names:
+        return ""
+    shown = ", ".join(name[:120] for name in names[:3])
+    return f" ({shown}{', ...' if len(names) > 3 else ''})"
