@@ -1,0 +1,93 @@
+"""Checkpoints: everything that the next step depends on, written whole or not at all.
+
+Data order, noise, timesteps and drops are functions of the seed and the sample's position, so a
+checkpoint is short: the step, the position, the adapter, its running average, the optimizer's
+moments, and the loss scaler for fp16.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+
+from .files import write_atomically
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be read or does not belong to this run."""
+
+
+class Checkpoints:
+    """The last few checkpoints of a run, `step-000001000.pt` and so on, in one folder."""
+
+    def __init__(self, folder: Path, keep_last: int) -> None:
+        self.folder = folder
+        self.keep_last = keep_last
+
+    def paths(self) -> list[Path]:
+        """Lists the checkpoints, oldest first."""
+        return sorted(self.folder.glob("step-*.pt"))
+
+    def save(self, step: int, state: dict[str, Any]) -> Path:
+        """Writes a checkpoint, then removes the oldest beyond keep_last."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for leftover in self.folder.glob(".step-*.part"):  # of a process that was killed
+            leftover.unlink()
+        path = self.folder / f"step-{step:09d}.pt"
+        write_atomically(path, lambda temporary: torch.save(state, temporary))
+        for old in self.paths()[: -self.keep_last]:
+            old.unlink()
+        return path
+
+    def latest(self, device: torch.device) -> dict[str, Any] | None:
+        """Reads the newest checkpoint, or gives None when there is none.
+
+        Raises:
+            CheckpointError: the newest file cannot be read.
+        """
+        paths = self.paths()
+        if not paths:
+            return None
+        try:
+            return torch.load(paths[-1], map_location=device, weights_only=True)
+        except Exception as error:  # zip, pickle, storage: torch raises many types for damage
+            raise CheckpointError(
+                f"The checkpoint {paths[-1]} cannot be read ({error}). Remove it to go on from "
+                "the one before."
+            ) from error
+
+
+class Interrupt:
+    """Whether the run was asked to end: true after SIGINT (Ctrl-C) or SIGTERM."""
+
+    def __init__(self) -> None:
+        self.signal: str | None = None
+
+    def __bool__(self) -> bool:
+        return self.signal is not None
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.signal is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt  # the second Ctrl-C means now
+        self.signal = signal.Signals(number).name
+
+    @contextmanager
+    def listening(self) -> Iterator[Interrupt]:
+        """Takes the two signals over; outside the main thread, where Python cannot, does nothing."""
+        if threading.current_thread() is not threading.main_thread():
+            yield self
+            return
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        before = [signal.signal(number, self._note) for number in numbers]
+        try:
+            yield self
+        finally:
+            for number, handler in zip(numbers, before, strict=True):
+                signal.signal(number, handler)
