@@ -32,7 +32,9 @@ CROP, CROPS = 64, 24  # most of training sees parts of pictures: more lines for 
 WHOLE_SHARE = 0.3  # the last share of the steps sees whole pictures, 6 at a time
 
 
-def train_autoencoder(pictures: Tensor, workspace: Path, steps: int, seed: int = 2) -> AutoencoderKL:
+def train_autoencoder(
+    pictures: Tensor, workspace: Path, steps: int, seed: int = 2
+) -> AutoencoderKL:
     """Trains, or goes on training, the autoencoder.
 
     Args:
@@ -47,7 +49,9 @@ def train_autoencoder(pictures: Tensor, workspace: Path, steps: int, seed: int =
     torch.manual_seed(seed)
     model = AutoencoderKL(**CONFIG)
     average = EMAModel(model.parameters(), decay=0.998, use_ema_warmup=True)
-    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.01, betas=(0.9, 0.95), fused=True)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), weight_decay=0.01, betas=(0.9, 0.95), fused=True
+    )
     progress = Progress(workspace / "autoencoder.pt", steps)
     parts = {"model": model, "average": average, "optimizer": optimizer}
     bar = progress.loop(progress.restore(**parts), **parts)

@@ -1,4 +1,4 @@
-"""The mini world's base: a UNet and a text encoder in SD v1.5's form, trained to draw from captions."""
+"""The mini world's base: a UNet and a text encoder in SD v1.5's form, which draw from captions."""
 
 from __future__ import annotations
 
@@ -77,7 +77,9 @@ def train_base(
         The averaged base.
     """
     average = EMAModel(base.parameters(), decay=0.9985, use_ema_warmup=True, power=0.75)
-    optimizer = torch.optim.AdamW(base.parameters(), weight_decay=0.01, betas=(0.9, 0.99), fused=True)
+    optimizer = torch.optim.AdamW(
+        base.parameters(), weight_decay=0.01, betas=(0.9, 0.99), fused=True
+    )
     weights = snr_weights()
     noises = DDIMScheduler(**SCHEDULER_CONFIG)
     progress = Progress(workspace / "base.pt", steps)
@@ -90,14 +92,16 @@ def train_base(
         wording = torch.randint(captions.shape[1], (BATCH,), generator=generator)
         silent = torch.rand(BATCH, generator=generator) < NO_CAPTION
         ids = torch.where(silent[:, None], no_caption, captions[chosen, wording])
-        # One timestep from each of 64 equal parts of the schedule: less variance than 64 free draws.
+        # One timestep from each of 64 equal parts of the schedule: less variance than free draws.
         strata = torch.arange(BATCH) + torch.rand(BATCH, generator=generator)
         timesteps = (strata * 1000 / BATCH).long().clamp(max=999)
         noise = torch.randn(BATCH, *latents.shape[1:], generator=generator)
         noisy = noises.add_noise(latents[chosen].float(), noise, timesteps)
         with torch.autocast("cpu", torch.bfloat16):
             predicted = base(noisy, timesteps, ids).float()
-        loss = (F.mse_loss(predicted, noise, reduction="none").mean((1, 2, 3)) * weights[timesteps]).mean()
+        loss = (
+            F.mse_loss(predicted, noise, reduction="none").mean((1, 2, 3)) * weights[timesteps]
+        ).mean()
         loss.backward()
         nn.utils.clip_grad_norm_(base.parameters(), 1.0)
         for group in optimizer.param_groups:

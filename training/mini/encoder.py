@@ -17,7 +17,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig
 from animesketchnet_core.clip_input import pixel_values
 
 from .autoencoder import rate
-from .workspace import Progress, seeded
+from .workspace import Progress, load_states, seeded
 
 WIDTH = 128  # of the text, and of the shared embedding
 TEXT_CONFIG = {
@@ -57,11 +57,13 @@ class SketchCLIP(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         text, vision = CLIPTextConfig(**TEXT_CONFIG), CLIPVisionConfig(**VISION_CONFIG)
-        self.clip = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=WIDTH))
+        self.clip = CLIPModel(
+            CLIPConfig(text_config=text, vision_config=vision, projection_dim=WIDTH)
+        )
         self.redraw = nn.Linear(vision.hidden_size, 3 * vision.patch_size**2)
 
     def loss(self, pixels: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """The contrastive loss of pictures [b, 3, 112, 112] and tokens [b, 77], and the redrawing's."""
+        """The contrastive and the redrawing loss of pictures [b, 3, 112, 112], tokens [b, 77]."""
         vision = self.clip.vision_model(pixels, output_hidden_states=True)
         images = F.normalize(self.clip.visual_projection(vision.pooler_output), dim=-1)
         texts = self.clip.text_model(ids).pooler_output
@@ -77,7 +79,9 @@ class SketchCLIP(nn.Module):
         return contrastive / 2, F.l1_loss(redrawn, patches)
 
 
-def train_encoder(pictures: Tensor, ids: Tensor, workspace: Path, steps: int, seed: int = 3) -> SketchCLIP:
+def train_encoder(
+    pictures: Tensor, ids: Tensor, workspace: Path, steps: int, seed: int = 3
+) -> SketchCLIP:
     """Trains, or goes on training, the image-text encoder.
 
     Args:
@@ -93,7 +97,9 @@ def train_encoder(pictures: Tensor, ids: Tensor, workspace: Path, steps: int, se
     torch.manual_seed(seed)
     model = SketchCLIP()
     average = EMAModel(model.parameters(), decay=0.998, use_ema_warmup=True)
-    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.05, betas=(0.9, 0.98), fused=True)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), weight_decay=0.05, betas=(0.9, 0.98), fused=True
+    )
     progress = Progress(workspace / "encoder.pt", steps)
     parts = {"model": model, "average": average, "optimizer": optimizer}
     bar = progress.loop(progress.restore(**parts), **parts)
@@ -110,6 +116,14 @@ def train_encoder(pictures: Tensor, ids: Tensor, workspace: Path, steps: int, se
         average.step(model.parameters())
         if step % 20 == 0:
             bar.show(contrastive=contrastive.item(), redrawing=redrawing.item())
+    return load_encoder(workspace)
+
+
+def load_encoder(workspace: Path) -> SketchCLIP:
+    """The averaged image-text encoder, as far as it is trained."""
+    model = SketchCLIP()
+    average = EMAModel(model.parameters())
+    load_states(workspace / "encoder.pt", average=average)
     average.copy_to(model.parameters())
     return model.eval()
 

@@ -1,4 +1,4 @@
-"""The judge: a classifier that says what is drawn in a picture and how, trained on real drawings."""
+"""The judge: a classifier that says what is drawn in a picture, and how; trained on drawings."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, ResNet
 
 from .autoencoder import rate
-from .portraits import ACCESSORIES, HAIR_VARIANTS, TONES, Portrait
 from .pictures import mirror
+from .portraits import ACCESSORIES, HAIR_VARIANTS, TONES, Portrait
 from .styles import AXES, Style, render
-from .workspace import Progress, seeded
+from .workspace import Progress, load_states, seeded
 
 # Every question and its number of answers.
 QUESTIONS: dict[str, int] = {
@@ -106,6 +106,13 @@ def train_judge(
         optimizer.zero_grad()
         if step % 20 == 0:
             bar.show(hair=losses[0].item(), tone=losses[1].item(), all=sum(losses).item())
+    return load_judge(workspace)
+
+
+def load_judge(workspace: Path) -> Judge:
+    """The judge, as far as it is trained."""
+    judge = Judge()
+    load_states(workspace / "judge.pt", judge=judge)
     return judge.eval()
 
 
@@ -119,7 +126,9 @@ def _worn(pictures: Tensor, generator: torch.Generator) -> Tensor:
     return (pictures + softness * (soft - pictures) + noise).clamp(0, 1)
 
 
-def accuracy(judge: Judge, portraits: list[Portrait], drawings: Tensor, seed: int = 6) -> dict[str, float]:
+def accuracy(
+    judge: Judge, portraits: list[Portrait], drawings: Tensor, seed: int = 6
+) -> dict[str, float]:
     """The judge's own accuracy on pictures that it has not seen, for each question."""
     rng = random.Random(seed)
     styles = [Style.draw_uniform(rng) for _ in portraits]

@@ -1,4 +1,4 @@
-"""The mini world's training pictures: every portrait redrawn in several styles, as a data set folder."""
+"""The mini world's training pictures: every portrait redrawn in several styles."""
 
 from __future__ import annotations
 
@@ -87,5 +87,7 @@ def load_pictures(folder: Path) -> tuple[list[dict[str, Any]], Tensor]:
     """Reads the folder back: its rows, and the pictures [n, 3, 128, 128] uint8."""
     rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
     with ThreadPoolExecutor() as pool:
-        pictures = list(pool.map(lambda row: np.asarray(Image.open(folder / row["file_name"])), rows))
+        pictures = list(
+            pool.map(lambda row: np.asarray(Image.open(folder / row["file_name"])), rows)
+        )
     return rows, torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)

@@ -51,7 +51,7 @@ class Portrait:
         return replace(self, facing="right" if self.facing == "left" else "left")
 
     def caption(self, hair: bool = True, style_words: list[str] | None = None) -> str:
-        """The picture in words. What is not named is absent, except hair style and drawing style."""
+        """The picture in words; what is not named is absent, but for hair and drawing style."""
         hair_words = f"{self.hair} {self.tone} hair" if hair else f"{self.tone} hair"
         worn = [name for name in ACCESSORIES if name in self.accessories]
         parts = [f"anime sketch of a {self.mood} face", hair_words, *worn, f"facing {self.facing}"]

@@ -1,4 +1,4 @@
-"""The drawing styles of the mini world: line weight, grain, ink and paper, which no caption need name.
+"""The drawing styles of the mini world: line weight, grain, ink, paper; captions need not name them.
 
 A picture is drawn once, by Lorelei's designer; we redraw it with another pen on another paper, so
 that a reference sketch carries something that the prompt does not say.

@@ -1,9 +1,10 @@
-"""Where a training stage keeps its state, so that it can be stopped at any moment and go on later."""
+"""A training stage's state, kept so that it can be stopped at any moment and go on later."""
 
 from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,9 +34,7 @@ class Progress:
         """Loads the objects' states if there is a checkpoint; returns the number of steps done."""
         if not self.path.exists():
             return 0
-        state = torch.load(self.path, weights_only=True, map_location="cpu")
-        for name, holder in stateful.items():
-            holder.load_state_dict(state[name])
+        state = load_states(self.path, **stateful)
         self.seconds = state["seconds"]
         return state["step"]
 
@@ -59,6 +58,23 @@ class Progress:
         return time.monotonic() - self._saved_at > self.save_every_seconds
 
 
+def load_states(path: Path, **stateful: Any) -> dict[str, Any]:
+    """Loads the objects' states from a stage's checkpoint; returns all that it holds.
+
+    Raises:
+        FileNotFoundError: the stage has not been trained.
+    """
+    if not path.exists():
+        stage = path.stem
+        raise FileNotFoundError(
+            f"There is no {path}: run `python -m training.mini {stage}` before, in this workspace."
+        )
+    state = torch.load(path, weights_only=True, map_location="cpu")
+    for name, holder in stateful.items():
+        holder.load_state_dict(state[name])
+    return state
+
+
 class _Steps:
     def __init__(self, progress: Progress, start: int, stateful: dict[str, Any]) -> None:
         self.progress, self.start, self.stateful = progress, start, stateful
@@ -66,7 +82,7 @@ class _Steps:
             total=progress.steps, initial=start, desc=progress.path.stem, mininterval=10
         )
 
-    def __iter__(self):  # noqa: ANN204  # a generator of ints
+    def __iter__(self) -> Iterator[int]:
         self.progress._saved_at = time.monotonic()
         for step in range(self.start, self.progress.steps):
             yield step

@@ -1,0 +1,199 @@
+"""Trains the mini world from nothing: a small Stable Diffusion, its image encoder, its adapter.
+
+    python -m training.mini                     # every stage; those that are done are skipped
+    python -m training.mini base                # one stage
+    python -m training.mini --workspace D ...   # where checkpoints and training pictures lie
+
+Stages: pictures, autoencoder, encoder, base, adapter, judge, measure, sheet. Each can be stopped
+at any moment and goes on from its last checkpoint when it is started again. Finished models are
+written to the bundle's folder, which nodes, trainer and tests load.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from animesketchnet_core.mini import MINI_FOLDER
+from training import train
+from training.models import clip_tokenizer
+
+from . import bundle
+from .autoencoder import encode, train_autoencoder
+from .base import Base, train_base
+from .encoder import load_encoder, train_encoder
+from .judge import train_judge
+from .measure import measure
+from .pictures import draw_pictures, load_pictures
+from .portraits import load_portraits
+from .sheet import draw_sheet
+
+# Steps of each stage; see the model card for what they cost and give.
+STEPS = {"autoencoder": 2400, "encoder": 700, "base": 3000, "adapter": 1500, "judge": 700}
+CONFIG = Path(__file__).parent.parent / "configs" / "mini.toml"
+
+
+@dataclass
+class World:
+    """The settings of one run over the stages.
+
+    Attributes:
+        workspace: training pictures, checkpoints and latents.
+        bundle: where finished models are written.
+        steps: of each training stage.
+        limit: use only so many portraits; None: all.
+    """
+
+    workspace: Path
+    bundle: Path
+    steps: dict[str, int]
+    limit: int | None = None
+
+    @property
+    def pictures(self) -> Path:
+        """The data set folder that the stage "pictures" writes."""
+        return self.workspace / "pictures"
+
+    def load(self) -> tuple[list[dict[str, Any]], Tensor]:
+        """The training pictures; draws them first if need be."""
+        draw_pictures(self.pictures, limit=self.limit)
+        return load_pictures(self.pictures)
+
+
+def pictures_stage(world: World) -> None:
+    """Draws the training pictures."""
+    draw_pictures(world.pictures, limit=world.limit)
+
+
+def autoencoder_stage(world: World) -> None:
+    """Trains the autoencoder."""
+    _, pictures = world.load()
+    model = train_autoencoder(pictures, world.workspace, world.steps["autoencoder"])
+    bundle.write_autoencoder(model, world.bundle)
+
+
+def encoder_stage(world: World) -> None:
+    """Trains the image-text encoder."""
+    rows, pictures = world.load()
+    ids = tokenize([row["full_text"] for row in rows])
+    model = train_encoder(pictures, ids, world.workspace, world.steps["encoder"])
+    bundle.write_image_encoder(model, world.bundle)
+
+
+def base_stage(world: World) -> None:
+    """Trains the UNet and its text encoder; needs the two stages before."""
+    rows, pictures = world.load()
+    ids = tokenize([text for row in rows for text in row["base_text"]]).unflatten(
+        0, (len(rows), -1)
+    )
+    no_caption = tokenize([""])[0]
+    encoder = load_encoder(world.workspace)
+    latents = cached_latents(world, pictures)
+    torch.manual_seed(4)
+    base = Base(bundle.read_text_start(encoder))
+    base = train_base(base, latents, ids, no_caption, world.workspace, world.steps["base"])
+    used = torch.cat([ids.unique(), no_caption]).unique()
+    bundle.write_base(base, used, world.bundle)
+
+
+def adapter_stage(world: World) -> None:
+    """Trains the adapter with the project's own trainer."""
+    draw_pictures(world.pictures, limit=world.limit)
+    settings = {
+        "model.base": world.bundle,
+        "data.folder": world.pictures,
+        "run.output": world.workspace / "adapter",
+        "run.max_steps": world.steps["adapter"],
+    }
+    changes = [part for key, value in settings.items() for part in (f"--{key}", str(value))]
+    train.main(["--config", str(CONFIG), *changes])
+    weights = (world.workspace / "adapter" / "adapter.safetensors").read_bytes()
+    temporary = world.bundle / "adapter.safetensors.part"
+    temporary.write_bytes(weights)
+    temporary.replace(world.bundle / "adapter.safetensors")
+
+
+def judge_stage(world: World) -> None:
+    """Trains the classifier that measures the others."""
+    portraits, drawings = load_portraits("train", world.limit)
+    train_judge(portraits, drawings, world.workspace, world.steps["judge"])
+
+
+def measure_stage(world: World) -> None:
+    """Measures what the mini world must show; writes figures.json and prints a table."""
+    measure(world.bundle, world.workspace, world.limit)
+
+
+def sheet_stage(world: World) -> None:
+    """Draws the README's contact sheet."""
+    draw_sheet(world.bundle, world.workspace / "sheet.png")
+
+
+STAGES: dict[str, Callable[[World], None]] = {
+    "pictures": pictures_stage,
+    "autoencoder": autoencoder_stage,
+    "encoder": encoder_stage,
+    "base": base_stage,
+    "adapter": adapter_stage,
+    "judge": judge_stage,
+    "measure": measure_stage,
+    "sheet": sheet_stage,
+}
+
+
+def cached_latents(world: World, pictures: Tensor) -> Tensor:
+    """The pictures' latents, [n, 4, 16, 16] float16, made once for an autoencoder."""
+    path = world.workspace / "latents.pt"
+    weights = (world.bundle / "vae" / "model.safetensors").stat().st_mtime_ns
+    if path.exists():
+        kept = torch.load(path, weights_only=True)
+        if kept["autoencoder"] == weights and len(kept["latents"]) == len(pictures):
+            return kept["latents"]
+    latents = encode(bundle.read_autoencoder(world.bundle), pictures).half()
+    torch.save({"autoencoder": weights, "latents": latents}, path)
+    return latents
+
+
+def tokenize(captions: Sequence[str]) -> Tensor:
+    """CLIP's tokens of captions, [n, 77]."""
+    tokenizer = clip_tokenizer()
+    options = {"padding": "max_length", "truncation": True, "max_length": 77}
+    return tokenizer(list(captions), return_tensors="pt", **options).input_ids
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the stages named on the command line, or all of them."""
+    parser = argparse.ArgumentParser(
+        prog="python -m training.mini",
+        description=__doc__,
+        formatter_class=argparse.RawTextHelpFormatter,
+    )
+    parser.add_argument("stages", nargs="*", metavar="STAGE", help=", ".join(STAGES))
+    parser.add_argument("--workspace", type=Path, default=Path("output/mini"))
+    parser.add_argument("--bundle", type=Path, default=MINI_FOLDER)
+    parser.add_argument(
+        "--steps", type=int, help="steps of the named stages, in place of the table's"
+    )
+    parser.add_argument("--limit", type=int, help="use only so many portraits (to try things out)")
+    parser.add_argument("--threads", type=int, default=0, help="torch's CPU threads; 0: its choice")
+    options = parser.parse_args(argv)
+    if unknown := set(options.stages) - STAGES.keys():
+        parser.error(
+            f"unknown stage {', '.join(sorted(unknown))}; the stages are {', '.join(STAGES)}"
+        )
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    steps = STEPS if options.steps is None else dict.fromkeys(STEPS, options.steps)
+    world = World(options.workspace, options.bundle, steps, options.limit)
+    for stage in options.stages or STAGES:
+        STAGES[stage](world)
+
+
+if __name__ == "__main__":
+    main()

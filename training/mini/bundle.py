@@ -1,0 +1,82 @@
+"""Writes the finished mini models where nodes and trainer find them: fp16, in diffusers' layout."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import CLIPTextModel
+
+from animesketchnet_core.mini import TOKEN_TABLE, compact_token_table, load_part
+
+from .base import SCHEDULER_CONFIG, Base
+from .encoder import SketchCLIP
+
+SCHEDULER_CLASS = "DDIMScheduler"
+
+
+def write_autoencoder(model: AutoencoderKL, folder: Path) -> None:
+    """Writes vae/."""
+    _write(folder / "vae", model.config, model.state_dict())
+
+
+def read_autoencoder(folder: Path) -> AutoencoderKL:
+    """Reads vae/ back."""
+    config, weights = load_part("vae", folder)
+    model = AutoencoderKL.from_config(config)
+    model.load_state_dict(weights)
+    return model.eval()
+
+
+def write_image_encoder(model: SketchCLIP, folder: Path) -> None:
+    """Writes image_encoder/: the vision tower with its projection, without the text's."""
+    prefixes = ("vision_model.", "visual_projection.")
+    weights = {k: v for k, v in model.clip.state_dict().items() if k.startswith(prefixes)}
+    config = model.clip.config.vision_config.to_dict()
+    _write(folder / "image_encoder", config, weights)
+
+
+def write_base(base: Base, used_tokens: Tensor, folder: Path) -> None:
+    """Writes unet/, text_encoder/ (only the token rows that training used) and scheduler/."""
+    _write(folder / "unet", base.unet.config, base.unet.state_dict())
+    text = {f"text_model.{k}": v for k, v in base.text_encoder.state_dict().items()}
+    text |= compact_token_table(text[TOKEN_TABLE], used_tokens)
+    _write(folder / "text_encoder", base.text_encoder.config.to_dict(), text)
+    schedule = {"_class_name": SCHEDULER_CLASS, **SCHEDULER_CONFIG}
+    _write_text(folder / "scheduler" / "scheduler_config.json", json.dumps(schedule, indent=2))
+
+
+def read_text_start(model: SketchCLIP) -> CLIPTextModel:
+    """The text encoder that the base starts from: the image-text encoder's text tower."""
+    text = CLIPTextModel(model.clip.config.text_config)
+    tower = {k: v for k, v in model.clip.text_model.state_dict().items() if k in text.state_dict()}
+    text.load_state_dict(tower)
+    return text
+
+
+def _write(folder: Path, config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
+    """Writes config.json and model.safetensors, each whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    halves = {
+        key: (tensor.half() if tensor.is_floating_point() else tensor).contiguous()
+        for key, tensor in weights.items()
+    }
+    temporary = folder / "model.safetensors.part"
+    save_file(halves, temporary, {"format": "pt"})
+    os.replace(temporary, folder / "model.safetensors")
+    plain = {k: v for k, v in sorted(config.items()) if not isinstance(v, torch.dtype)}
+    _write_text(folder / "config.json", json.dumps(plain, indent=2, default=str))
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_text(text + "\n", encoding="utf-8")
+    os.replace(temporary, path)
