@@ -1,0 +1,90 @@
+"""The node Encode Sketch: a picture through CLIP and the Resampler."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.model_management
+import torch
+from comfy_api.latest import io, ui
+from torch import Tensor
+
+from ..animesketchnet_core.clip_input import fit_sketch, pixel_values, unconditional_pixel_values
+from ..animesketchnet_core.weight_file import WrongAdapterError, check_fits_encoder
+from .schema import schema
+from .types import AnimeSketchNetType, EncodedSketch, LoadedAdapter, SketchType
+
+PENULTIMATE = -2  # ComfyUI counts layers, transformers hidden_states; both mean the last but one
+
+
+class EncodeSketch(io.ComfyNode):
+    """IMAGE, CLIP_VISION and adapter in, image tokens out."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describes the node."""
+        return schema(
+            node_id="AnimeSketchNetEncode",
+            display_name="Encode Sketch",
+            category="AnimeSketchNet",
+            description="Turns a reference sketch into the image tokens that Apply "
+            "AnimeSketchNet puts into the model.",
+            search_aliases=["reference", "ip-adapter", "ipadapter", "image prompt", "line art"],
+            inputs=[
+                AnimeSketchNetType.Input(
+                    "animesketchnet", tooltip="The adapter, from Load AnimeSketchNet."
+                ),
+                io.ClipVision.Input(
+                    "clip_vision",
+                    tooltip="The image encoder that the adapter was trained with: CLIP ViT-H/14 "
+                    "for SD v1.5 adapters.",
+                ),
+                io.Image.Input(
+                    "image",
+                    tooltip="The reference sketch, any size: all of it is seen, fitted onto white "
+                    "paper. Several pictures go one to a latent of the batch, in order.",
+                ),
+            ],
+            outputs=[
+                SketchType.Output("sketch", tooltip="For Apply AnimeSketchNet."),
+                io.Image.Output("seen", tooltip="What CLIP sees of the sketch."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, animesketchnet: LoadedAdapter, clip_vision: Any, image: Tensor):
+        """Encodes the sketches, and the zeros that stand for no sketch, with one encoder."""
+        size = clip_vision.image_size
+        seen = fit_sketch(image, size)  # [n, size, size, 3]
+        pixels = torch.cat([pixel_values(seen), unconditional_pixel_values(size).to(seen)])
+        features = encode(clip_vision, pixels)  # [n + 1, tokens, width]
+        check_width(features.shape[-1], animesketchnet)
+        adapter = animesketchnet.ready()
+        tokens = adapter.tokens(features.to(animesketchnet.patcher.load_device)).cpu()
+        sketch = EncodedSketch(animesketchnet, tokens=tokens[:-1], unconditional=tokens[-1:])
+        return io.NodeOutput(sketch, seen, ui=ui.PreviewImage(seen))
+
+
+def encode(clip_vision: Any, pixels: Tensor) -> Tensor:
+    """Runs ComfyUI's own copy of CLIP, so that no second one takes memory.
+
+    Args:
+        clip_vision: ComfyUI's CLIP_VISION.
+        pixels: normalised pictures [b, 3, size, size].
+
+    Returns:
+        The penultimate hidden states [b, tokens, width], float32.
+    """
+    comfy.model_management.load_models_gpu([clip_vision.patcher])
+    pixels = pixels.to(clip_vision.load_device)
+    return clip_vision.model(pixel_values=pixels, intermediate_output=PENULTIMATE)[1].float()
+
+
+def check_width(found: int, animesketchnet: LoadedAdapter) -> None:
+    """Refuses an encoder whose features are not as wide as those that the adapter reads."""
+    try:
+        check_fits_encoder(animesketchnet.patcher.model.state_dict(), found)
+    except WrongAdapterError as error:
+        raise WrongAdapterError(
+            f"Encode Sketch, input clip_vision ({animesketchnet.name}): {error}"
+        ) from error

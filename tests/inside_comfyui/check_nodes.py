@@ -1,0 +1,188 @@
+"""The nodes themselves: schemas, loading, encoding, messages."""
+
+from __future__ import annotations
+
+import os
+from types import SimpleNamespace
+
+import folder_paths
+import pytest
+import torch
+
+
+def test_ids_are_the_permanent_ones(pack):
+    assert set(pack.nodes) == {
+        "AnimeSketchNetLoader",
+        "AnimeSketchNetEncode",
+        "AnimeSketchNetApply",
+        "AnimeSketchNetSketchFromImage",
+        "AnimeSketchNetMiniLoader",
+    }
+
+
+def test_every_input_and_output_has_a_tooltip_and_every_node_a_description(pack):
+    for node in pack.nodes.values():
+        info = node.GET_SCHEMA()
+        assert info.description
+        assert all(item.tooltip for item in (*info.inputs, *info.outputs)), info.node_id
+
+
+def test_alpha_is_a_slider_from_zero_to_one(pack):
+    options = pack.nodes["AnimeSketchNetApply"].INPUT_TYPES()["required"]["alpha"][1]
+    assert (options["min"], options["max"], options["step"]) == (0.0, 1.0, 0.01)
+    assert (options["default"], options["display"]) == (0.5, "slider")
+
+
+def test_folders_take_weight_files_and_keep_what_was_there(pack, monkeypatch, tmp_path):
+    names = {"ipadapter": (["/elsewhere"], {".pt"})}
+    monkeypatch.setattr(folder_paths, "folder_names_and_paths", names)
+    monkeypatch.setattr(folder_paths, "models_dir", str(tmp_path))
+    register = pack.module("nodes.folders").register_folders
+    register()
+    register()
+    assert names["ipadapter"][0] == ["/elsewhere", str(tmp_path / "ipadapter")]
+    assert names["ipadapter"][1] == {".pt", ".bin", ".safetensors"}
+    assert names["animesketchnet"] == (
+        [str(tmp_path / "animesketchnet")],
+        {".bin", ".safetensors"},
+    )
+
+
+@pytest.fixture
+def models(monkeypatch, tmp_path):
+    """Two empty model folders."""
+    for name in ("animesketchnet", "ipadapter"):
+        (tmp_path / name).mkdir()
+        entry = ([str(tmp_path / name)], {".safetensors", ".bin"})
+        monkeypatch.setitem(folder_paths.folder_names_and_paths, name, entry)
+    return tmp_path
+
+
+@pytest.fixture
+def mini_file():
+    return os.path.join(os.environ["ANIMESKETCHNET_MINI"], "adapter.safetensors")
+
+
+def test_loads_a_file_of_either_folder(pack, mini, models, mini_file):
+    (models / "ipadapter" / "b.safetensors").symlink_to(mini_file)
+    (models / "animesketchnet" / "a.bin").symlink_to(mini_file)  # the name does not matter
+    loader = pack.nodes["AnimeSketchNetLoader"]
+    options = loader.INPUT_TYPES()["required"]["adapter_name"][1]["options"]
+    assert options == ["a.bin", "b.safetensors"]
+    for name in options:
+        assert loader.validate_inputs(adapter_name=name) is True
+        loaded = loader.execute(name).args[0]
+        assert loaded.metadata == mini.adapter.metadata
+        assert loaded.metadata.num_tokens == 16
+        first, second = loaded.patcher.model.state_dict(), mini.adapter.patcher.model.state_dict()
+        assert all(torch.equal(first[key], second[key]) for key in second)
+
+
+def test_a_replaced_file_changes_the_fingerprint(pack, models, mini_file):
+    path = models / "ipadapter" / "b.safetensors"
+    fingerprint = pack.nodes["AnimeSketchNetLoader"].fingerprint_inputs
+    path.write_bytes(b"one")
+    before = fingerprint(adapter_name="b.safetensors")
+    assert fingerprint(adapter_name="b.safetensors") == before
+    path.write_bytes(b"other")
+    assert fingerprint(adapter_name="b.safetensors") != before
+
+
+def test_a_missing_file_is_named_with_the_folders(pack, models):
+    message = pack.nodes["AnimeSketchNetLoader"].validate_inputs(adapter_name="gone.safetensors")
+    assert "'gone.safetensors' is not in models/animesketchnet or models/ipadapter" in message
+    assert "https://huggingface.co/h94/IP-Adapter" in message
+
+
+def test_a_wrong_file_is_named_before_anything_runs(pack, models):
+    unet = os.path.join(os.environ["ANIMESKETCHNET_MINI"], "unet", "model.safetensors")
+    (models / "ipadapter" / "w.safetensors").symlink_to(unet)
+    message = pack.nodes["AnimeSketchNetLoader"].validate_inputs(adapter_name="w.safetensors")
+    assert message.startswith("Load AnimeSketchNet: w.safetensors: This is a diffusion UNet")
+    assert "needed is an IP-Adapter-Plus" in message
+
+
+def test_what_clip_sees_is_the_whole_sketch_on_white(pack, mini):
+    encode = pack.nodes["AnimeSketchNetEncode"].execute
+    black = torch.zeros(1, 90, 30, 3)
+    output = encode(mini.adapter, mini.clip_vision, black)
+    seen = output.args[1]
+    assert seen.shape == (1, 112, 112, 3)
+    assert seen[0, :, 0].min() == 1.0  # white left and right
+    assert seen[0, 0, 56].max() == 0.0  # not cut at the top
+    assert output.ui.as_dict()["images"][0]["type"] == "temp"
+
+
+def test_tokens_are_the_cores_own(pack, mini, picture):
+    core = pack.module("animesketchnet_core.clip_input")
+    image = picture(seed=1)
+    sketch = mini.encode(image)
+    adapter = mini.adapter.patcher.model
+    for pixels, tokens in (
+        (core.pixel_values(core.fit_sketch(image, 112)), sketch.tokens),
+        (core.unconditional_pixel_values(112), sketch.unconditional),
+    ):
+        states = mini.clip_vision.model(pixel_values=pixels, intermediate_output=-2)[1]
+        torch.testing.assert_close(tokens, adapter.tokens(states), rtol=0, atol=1e-5)
+    assert not torch.allclose(sketch.tokens, sketch.unconditional, atol=1e-3)
+
+
+def test_clip_visions_own_preparation_changes_nothing_more(pack, mini, picture):
+    core = pack.module("animesketchnet_core.clip_input")
+    seen = core.fit_sketch(picture(seed=1), 112)
+    own = mini.clip_vision.encode_image(seen)["penultimate_hidden_states"]
+    ours = pack.module("nodes.encode").encode(mini.clip_vision, core.pixel_values(seen))
+    torch.testing.assert_close(ours, own, rtol=0, atol=1e-5)
+
+
+def test_a_wrong_encoder_is_named_with_both_widths(pack, mini, picture):
+    class WrongEncoder:
+        image_size = 14
+        load_device = torch.device("cpu")
+        patcher = mini.clip_vision.patcher
+
+        @staticmethod
+        def model(pixel_values, intermediate_output):
+            return None, torch.zeros(len(pixel_values), 5, 1024)
+
+    with pytest.raises(ValueError, match="input clip_vision") as caught:
+        pack.nodes["AnimeSketchNetEncode"].execute(mini.adapter, WrongEncoder(), picture(seed=1))
+    message = str(caught.value)
+    assert "192" in message
+    assert "1024" in message
+    assert "https://huggingface.co/h94/IP-Adapter" in message
+
+
+def _model_with(unet_config):
+    return SimpleNamespace(
+        model=SimpleNamespace(model_config=SimpleNamespace(unet_config=unet_config))
+    )
+
+
+def test_a_model_of_another_kind_is_refused(apply, mini):
+    with pytest.raises(ValueError, match=r"input model.*not a Stable Diffusion UNet"):
+        apply(model=_model_with({"image_model": "flux", "depth": 19}))
+    config = {**mini.model.model.model_config.unet_config, "context_dim": 768}
+    with pytest.raises(ValueError, match=r"input model.*made for.*but the MODEL is"):
+        apply(model=_model_with(config))
+
+
+def test_a_range_that_ends_before_it_starts_is_refused(apply):
+    with pytest.raises(ValueError, match=r"start_percent 0\.8 comes after end_percent 0\.2"):
+        apply(start_percent=0.8, end_percent=0.2)
+
+
+def test_mini_models_are_comfyuis_own_classes(mini):
+    import comfy.clip_vision
+    import comfy.model_base
+    import comfy.sd
+
+    assert type(mini.model.model) is comfy.model_base.BaseModel
+    assert isinstance(mini.clip, comfy.sd.CLIP)
+    assert isinstance(mini.vae, comfy.sd.VAE)
+    assert isinstance(mini.clip_vision, comfy.clip_vision.ClipVisionModel)
+
+
+def test_the_mini_vae_gives_128_pixels(mini):
+    assert mini.vae.decode(torch.randn(1, 4, 16, 16)).shape == (1, 128, 128, 3)
+    assert mini.vae.encode(torch.rand(1, 128, 128, 3)).shape == (1, 4, 16, 16)
