@@ -8,6 +8,7 @@ from .clip_input import pixel_values as pixel_values
 from .clip_input import unconditional_pixel_values as unconditional_pixel_values
 from .resampler import Resampler as Resampler
 from .resampler import ResamplerConfig as ResamplerConfig
+from .sketch_extraction import extract_lines as extract_lines
 from .unet_layers import SD15 as SD15
 from .unet_layers import CrossAttentionLayer as CrossAttentionLayer
 from .unet_layers import UNetShape as UNetShape

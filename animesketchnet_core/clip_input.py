@@ -35,7 +35,7 @@ def fit_sketch(image: Tensor, size: int = 224) -> Tensor:
         TypeError: the picture's values are not floats.
         ValueError: no such layout, an empty picture, or values that are NaN or infinite.
     """
-    _check_image(image)
+    check_image(image)
     rgb = flatten_onto_white(image.float().clamp(0, 1)).movedim(-1, 1)  # [b, 3, h, w]
     height, width = _fitted_size(rgb.shape[2], rgb.shape[3], size)
     if (height, width) != tuple(rgb.shape[2:]):
@@ -73,21 +73,22 @@ def flatten_onto_white(image: Tensor) -> Tensor:
     return rgb * opacity + (1 - opacity)
 
 
+def check_image(image: Tensor) -> None:
+    """Refuses what is not a picture [b, h, w, c] of finite floats (see `fit_sketch`)."""
+    if not image.is_floating_point():
+        raise TypeError(
+            f"A picture must hold floats in [0, 1], got {image.dtype}; divide 8-bit values by 255."
+        )
+    if image.ndim != 4 or image.shape[-1] not in (1, 3, 4) or image.numel() == 0:
+        raise ValueError(
+            "A picture must have the shape [batch, height, width, channels] with 1, 3 or 4 "
+            f"channels and at least one pixel, got {list(image.shape)}."
+        )
+    if not image.isfinite().all():
+        raise ValueError("The picture holds NaN or infinite values; whatever made it is broken.")
+
+
 def _fitted_size(height: int, width: int, size: int) -> tuple[int, int]:
     """Scales (height, width) so that the longer side is `size`, the shorter one at least 1."""
     longer = max(height, width)
     return max(1, round(height * size / longer)), max(1, round(width * size / longer))
-
-
-def _check_image(image: Tensor) -> None:
-    if not image.is_floating_point():
-        raise TypeError(
-            f"A sketch must hold floats in [0, 1], got {image.dtype}; divide 8-bit values by 255."
-        )
-    if image.ndim != 4 or image.shape[-1] not in (1, 3, 4) or image.numel() == 0:
-        raise ValueError(
-            "A sketch must have the shape [batch, height, width, channels] with 1, 3 or 4 "
-            f"channels and at least one pixel, got {list(image.shape)}."
-        )
-    if not image.isfinite().all():
-        raise ValueError("The sketch holds NaN or infinite values; its source is broken.")

@@ -37,7 +37,7 @@ def load_part(name: str, folder: Path = MINI_FOLDER) -> tuple[dict[str, Any], di
     config = json.loads(_existing(folder / name / "config.json").read_text(encoding="utf-8"))
     stored = load_file(_existing(folder / name / "model.safetensors"))
     if TOKEN_IDS in stored:
-        rows = stored[TOKEN_TABLE].float()
+        rows = stored[TOKEN_TABLE].float()  # [r, d]
         stored[TOKEN_TABLE] = expand_token_table(stored.pop(TOKEN_IDS), rows, config["vocab_size"])
     weights = {
         key: tensor.float() if tensor.is_floating_point() else tensor

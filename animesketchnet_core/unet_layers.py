@@ -1,4 +1,4 @@
-"""The one layer table: which cross-attention layer is which in a weight file, diffusers and ComfyUI.
+"""The one layer table: a cross-attention layer's names in a weight file, diffusers and ComfyUI.
 
 IP-Adapter's weight files number the attention layers of diffusers' `unet.attn_processors`: down
 blocks, up blocks, middle block, with self-attention (even, no weights) and cross-attention (odd)

@@ -24,7 +24,7 @@ class WeightContainer:
 
     Attributes:
         shapes: each tensor's shape by its key in the file; nested keys are joined by dots.
-        read: gives a tensor by its key, on the CPU, in memory of its own.
+        read: gives a tensor by its key, on the CPU; it may lie in the mapped file, so copy it.
         metadata: the safetensors header's strings; empty for pickles.
     """
 
@@ -58,7 +58,7 @@ def open_weights(path: Path) -> WeightContainer:
 
 _ZIP = b"PK\x03\x04"
 _PICKLE = b"\x80"
-_MOST_TENSORS = 100_000
+_MOST_VALUES = 100_000
 _DEEPEST_NESTING = 3
 
 
@@ -96,7 +96,7 @@ def _open_pickle(path: Path, *, mmap: bool) -> WeightContainer:
         ) from error
     tensors = dict(_tensors_in(content))
     shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
-    return WeightContainer(shapes, lambda key: _own_memory(key, tensors[key]), {})
+    return WeightContainer(shapes, lambda key: _stored_in_full(key, tensors[key]), {})
 
 
 def _tensors_in(content: Any) -> Iterator[tuple[str, Tensor]]:
@@ -105,28 +105,27 @@ def _tensors_in(content: Any) -> Iterator[tuple[str, Tensor]]:
         for wrapper in ("state_dict", "module"):  # Lightning's and DeepSpeed's
             if isinstance(content.get(wrapper), dict):
                 content = content[wrapper]
-    for count, pair in enumerate(_walk(content, "", _DEEPEST_NESTING)):
-        if count == _MOST_TENSORS:  # dicts that share children grow without end
-            raise WrongAdapterError(f"This pickle holds over {_MOST_TENSORS:,} tensors. {WHERE}")
-        yield pair
+    for count, (key, value) in enumerate(_walk(content, "", _DEEPEST_NESTING)):
+        if count == _MOST_VALUES:  # dicts that share their children grow without end
+            raise WrongAdapterError(f"This pickle holds over {_MOST_VALUES:,} values. {WHERE}")
+        if isinstance(value, Tensor):
+            yield key, value
 
 
-def _walk(content: Any, prefix: str, levels: int) -> Iterator[tuple[str, Tensor]]:
+def _walk(content: Any, prefix: str, levels: int) -> Iterator[tuple[str, Any]]:
     if not isinstance(content, dict) or levels == 0:
         return
     for key, value in content.items():
-        if isinstance(value, Tensor):
-            yield f"{prefix}{key}", value
-        else:
-            yield from _walk(value, f"{prefix}{key}.", levels - 1)
+        yield f"{prefix}{key}", value
+        yield from _walk(value, f"{prefix}{key}.", levels - 1)
 
 
-def _own_memory(key: str, tensor: Tensor) -> Tensor:
-    """Copies a tensor out of the mapped file; refuses one that claims more than the file holds."""
+def _stored_in_full(key: str, tensor: Tensor) -> Tensor:
+    """Refuses a tensor that claims more values than the file holds, or of an exotic layout."""
     ordinary = tensor.layout == torch.strided and tensor.device.type == "cpu"
     if not ordinary or tensor.numel() * tensor.itemsize > tensor.untyped_storage().nbytes():
         raise WrongAdapterError(f"{key} is not an ordinary tensor stored in full. {WHERE}")
-    return tensor.detach().clone(memory_format=torch.contiguous_format)
+    return tensor.detach()
 
 
 def _first_line(error: Exception) -> str:

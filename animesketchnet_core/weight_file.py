@@ -138,7 +138,7 @@ def _read_tensors(container: WeightContainer) -> dict[str, Tensor]:
     }
     check_kind(container.shapes, keys, shapes)
     check_complete(shapes)
-    state_dict = {
+    state_dict = {  # cat copies, so that nothing stays tied to the mapped file
         name: torch.cat([container.read(source) for source in sources])
         for name, sources in keys.sources.items()
     }

@@ -80,15 +80,26 @@ def check_complete(shapes: Shapes) -> None:
 
 
 def _expected_shapes(shapes: Shapes) -> dict[str, tuple[int, ...]]:
+    empty = [key for key, shape in shapes.items() if 0 in shape]
+    if empty:
+        raise WrongAdapterError(f"The adapter has tensors without values{_some(empty)}. {WHERE}")
     try:
         resampler, channels = sizes_of(shapes)
+        _check_numbers(channels)
         adapter = AnimeSketchAdapter(resampler, channels, device="meta")
     except (KeyError, ValueError, IndexError, ZeroDivisionError, RuntimeError) as error:
         raise WrongAdapterError(
-            f"The adapter's sizes cannot be read off its tensors ({type(error).__name__}: {error}); "
-            f"the file is broken. Needed is {NEEDED}. {WHERE}"
+            f"The adapter's sizes cannot be read off its tensors "
+            f"({type(error).__name__}: {error}), so the file is broken. Needed is {NEEDED}. {WHERE}"
         ) from error
     return {key: tuple(tensor.shape) for key, tensor in adapter.state_dict().items()}
+
+
+def _check_numbers(indices: Iterable[int]) -> None:
+    indices = list(indices)
+    expected = list(range(1, 2 * len(indices), 2))
+    if indices != expected:
+        raise ValueError(f"the layers are numbered {indices[:40]}, not {expected[:40]}")
 
 
 _SDXL_TOKEN_WIDTH = 2048

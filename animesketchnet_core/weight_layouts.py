@@ -1,12 +1,10 @@
 """The key layouts in which IP-Adapter weights are found, brought to one.
 
-| layout | Resampler | K', V' |
-|---|---|---|
-| original, and ours | `image_proj.*` | `ip_adapter.{n}.to_k_ip.weight` |
-| accelerate (the reference trainer's checkpoints) | `image_proj_model.*` | `adapter_modules.{n}.*`, \
-or only `unet.{layer}.processor.*` where safetensors dropped the shared tensors |
-| diffusers | `encoder_hid_proj.image_projection_layers.0.*`, with other names inside | \
-`{layer}.processor.to_k_ip.0.weight` |
+- original, and ours: `image_proj.*` and `ip_adapter.{n}.to_k_ip.weight`
+- accelerate, the reference trainer's checkpoints: `image_proj_model.*` and `adapter_modules.{n}.*`,
+  or only `unet.{layer}.processor.*` where safetensors dropped the shared tensors
+- diffusers: `encoder_hid_proj.image_projection_layers.0.*`, with other names inside, and
+  `{layer}.processor.to_k_ip.0.weight`
 
 tencent-ailab/IP-Adapter, tutorial_train_plus.py; diffusers, loaders/unet.py.
 """
@@ -101,10 +99,10 @@ def _layer_numbers(keys: Iterable[str]) -> dict[str, int]:
     layers = {
         m["layer"] for key in keys if (m := _PROCESSOR.fullmatch(key.removeprefix("module.")))
     }
-    return {layer: 2 * i + 1 for i, layer in enumerate(sorted(layers, key=_execution_place))}
+    return {layer: 2 * i + 1 for i, layer in enumerate(sorted(layers, key=_file_place))}
 
 
-def _execution_place(layer: str) -> tuple[int, list[int]]:
+def _file_place(layer: str) -> tuple[int, list[int]]:
     block = ("down_blocks", "up_blocks", "mid_block").index(layer.split(".", 1)[0])
     return block, [int(number) for number in re.findall(r"\.(\d+)(?=\.)", layer)]
 
