@@ -65,7 +65,7 @@ class Store:
         if not values.isfinite().all():
             raise ValueError(
                 f"An encoder gave NaN, infinite or too large values for {self.folder.name}; run "
-                "it in another precision (cache.precision = \"fp32\")."
+                'it in another precision (cache.precision = "fp32").'
             )
         tensors = {"keys": _pack(keys), "values": values}
         metadata = {"crc32": str(_crc32(values))}

@@ -80,7 +80,7 @@ class Interrupt:
 
     @contextmanager
     def listening(self) -> Iterator[Interrupt]:
-        """Takes the two signals over; outside the main thread, where Python cannot, does nothing."""
+        """Takes the two signals over, unless in another thread, where Python cannot."""
         if threading.current_thread() is not threading.main_thread():
             yield self
             return

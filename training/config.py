@@ -213,6 +213,7 @@ _CHOICES = {
 
 _RANGES = {  # lowest and highest allowed value
     "data.resolution": (8, 8192),
+    "run.seed": (0, 2**63),
     "data.self_reference": (0, 1),
     "cache.batch": (1, 4096),
     "objective.drop_image": (0, 1),
@@ -391,4 +392,6 @@ def _name(hint: Any) -> str:
 def _toml_value(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(_toml_value(item) for item in value) + "]"
-    return json.dumps(value, ensure_ascii=False)  # TOML's strings, numbers, booleans agree with JSON
+    return json.dumps(
+        value, ensure_ascii=False
+    )  # TOML's strings, numbers, booleans agree with JSON

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from animesketchnet_core import clip_input
@@ -66,7 +66,8 @@ class Pictures:
             DataError: the file is no picture, or a damaged one.
         """
         try:
-            picture = Image.open(io.BytesIO(self.read(name))).convert("RGBA")
+            picture = Image.open(io.BytesIO(self.read(name)))
+            picture = ImageOps.exif_transpose(picture).convert("RGBA")
         except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
             raise DataError(
                 f"{self.folder / name} cannot be read as a picture ({error}). Replace the file or "
@@ -126,6 +127,13 @@ class Dataset:
         return len(self.rows)
 
     @property
+    def alone(self) -> int:
+        """Number of rows that are their group's only one, and so always their own reference."""
+        if self.settings.reference != "group":
+            return 0
+        return sum(len(members) == 1 for members in self._groups.values())
+
+    @property
     def targets(self) -> list[str]:
         """Pictures whose latents are needed, each once."""
         return list(dict.fromkeys(row.picture for row in self.rows))
@@ -183,8 +191,7 @@ def square(picture: Tensor, size: int, fit: str) -> Tensor:
     """
     if fit == "pad":
         return clip_input.fit_sketch(picture, size).permute(0, 3, 1, 2)
-    colour, opacity = picture[..., :3], picture[..., 3:]
-    pixels = (colour * opacity + 1 - opacity).permute(0, 3, 1, 2)  # [b, 3, height, width]
+    pixels = clip_input.flatten_onto_white(picture).permute(0, 3, 1, 2)  # [b, 3, height, width]
     height, width = pixels.shape[-2:]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
@@ -239,7 +246,9 @@ def _row(line: str, where: str, settings: DataSettings, pictures: Pictures) -> R
 
 def _column(fields: dict[str, Any], name: str, where: str) -> Any:
     if name not in fields:
-        raise DataError(f"{where} has no {name!r}; it has {', '.join(sorted(fields)) or 'nothing'}.")
+        raise DataError(
+            f"{where} has no {name!r}; it has {', '.join(sorted(fields)) or 'nothing'}."
+        )
     return fields[name]
 
 

@@ -47,9 +47,7 @@ def integer(seed: int, purpose: Purpose, position: int, below: int) -> int:
     return int(generator(seed, purpose, position).integers(below))
 
 
-def normal(
-    seed: int, purpose: Purpose, positions: list[int], shape: tuple[int, ...]
-) -> Tensor:
+def normal(seed: int, purpose: Purpose, positions: list[int], shape: tuple[int, ...]) -> Tensor:
     """Draws standard normal numbers.
 
     Returns:

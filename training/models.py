@@ -117,7 +117,8 @@ class Base:
         Returns:
             Mean and log variance joined, [b, 8, height / 8, width / 8], not yet scaled.
         """
-        return self.vae.encode(pixels.to(self.vae.device)).latent_dist.parameters  # type: ignore[union-attr]
+        pixels = pixels.to(self.vae.device, memory_format=torch.channels_last)
+        return self.vae.encode(pixels).latent_dist.parameters  # type: ignore[union-attr]
 
     @torch.no_grad()
     def decode_latents(self, latents: Tensor) -> Tensor:
@@ -184,12 +185,14 @@ def load_base(source: str | Path) -> Base:
         if not (folder / part / "config.json").is_file():
             raise ModelError(
                 f"The base model {source} has no {part}/config.json. Expected the folder of a "
-                "Stable Diffusion v1.5 model in diffusers' layout, or \"mini\"."
+                'Stable Diffusion v1.5 model in diffusers\' layout, or "mini".'
             )
+    vae = frozen(_diffusers_part(AutoencoderKL, folder / "vae"))
     return Base(
         name=str(source),
         unet=frozen(_diffusers_part(UNet2DConditionModel, folder / "unet")),
-        vae=frozen(_diffusers_part(AutoencoderKL, folder / "vae")),
+        # All convolutions: a third faster this way on CPUs. The UNet is not.
+        vae=vae.to(memory_format=torch.channels_last),
         text_encoder=frozen(_text_encoder(folder)),
         tokenizer=_tokenizer(folder),
         alphas_cumprod=_alphas_cumprod(folder / "scheduler" / "scheduler_config.json"),
@@ -281,7 +284,9 @@ def _match_prefix(state_dict: Mapping[str, Tensor], wanted: Mapping[str, Any]) -
     prefix = "text_model."
     given = {k: v for k, v in state_dict.items() if not k.endswith("embeddings.position_ids")}
     if any(key.startswith(prefix) for key in wanted):
-        return {k if k.startswith(prefix) or k in wanted else prefix + k: v for k, v in given.items()}
+        return {
+            k if k.startswith(prefix) or k in wanted else prefix + k: v for k, v in given.items()
+        }
     return {key.removeprefix(prefix): value for key, value in given.items()}
 
 

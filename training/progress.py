@@ -12,6 +12,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 
+class DivergedError(RuntimeError):
+    """The loss is no longer a finite number."""
+
+
 class Progress:
     """Shows a bar and writes one JSON line to the log every few steps.
 
@@ -48,6 +52,9 @@ class Progress:
             loss: the step's mean loss, a scalar.
             rate: its learning rate.
             pictures: its batch size.
+
+        Raises:
+            DivergedError: a loss since the last line was NaN or infinite.
         """
         self._loss = loss if self._loss is None else self._loss + loss
         self._steps += 1
@@ -58,11 +65,17 @@ class Progress:
 
     def _write(self, step: int, loss_sum: Tensor, rate: float) -> None:
         loss = loss_sum.item() / self._steps
+        if not math.isfinite(loss):
+            raise DivergedError(
+                f"The loss is {loss} by step {step}. The last checkpoint is from before; run again "
+                "with a lower optimizer.learning_rate, optimizer.clip_norm = 1.0 or run.precision "
+                '= "bf16".'
+            )
         speed = self._pictures / (time.monotonic() - self._since)
         self._bar.set_postfix(loss=f"{loss:.4f}", pictures_per_s=f"{speed:.1f}")
         line = {
             "step": step,
-            "loss": loss if math.isfinite(loss) else str(loss),  # JSON has no NaN
+            "loss": loss,
             "learning_rate": rate,
             "pictures_per_second": round(speed, 3),
             "time": round(time.time(), 1),

@@ -16,13 +16,12 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from tqdm import tqdm
 
 from animesketchnet_core.adapter import AnimeSketchAdapter
 from animesketchnet_core.weight_file import WrongAdapterError, read_adapter
@@ -36,11 +35,24 @@ from .export import write_inference_file
 from .models import Base, ImageEncoder, ModelError, load_base, load_image_encoder
 from .objective import add_noise, draw, drop, noise_loss, sample_latents
 from .preview import Previews
-from .progress import Progress
+from .progress import DivergedError, Progress
 from .schedule import learning_rate
 from .unet import AdaptedUNet, text_keys_values
 
+INPUT_ERRORS = (ConfigError, DataError, ModelError, CheckpointError, WrongAdapterError)
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Stateful(Protocol):
+    """What a checkpoint can hold: the adapter, the optimizer, the loss scaler."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Gives the state."""
+        ...
+
+    def load_state_dict(self, state_dict: Any, /) -> Any:
+        """Takes a state back."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -73,6 +85,7 @@ def train(config: TrainConfig) -> Result:
 
     # The frozen models, and all that they have to say about the data.
     dataset = Dataset(config.data)
+    print(f"{len(dataset)} pictures, {dataset.alone} of them alone in their group")
     base = load_base(config.model.base).to(device)
     encoder = load_image_encoder(config.model.image_encoder, config.model.base)
     encoder.model.to(device)  # type: ignore[arg-type]
@@ -87,20 +100,29 @@ def train(config: TrainConfig) -> Result:
     model = AdaptedUNet(base.unet, adapter)
     optimizer = _optimizer(config, adapter)
     scaler = torch.amp.GradScaler(device.type, enabled=run.precision == "fp16")
-    average = RunningAverage(adapter, config.optimizer.ema_decay)
-    shipped = average.adapter if config.optimizer.ema_decay else adapter
+    decay = config.optimizer.ema_decay
+    average = RunningAverage(adapter, decay) if decay else None
+    shipped = average.adapter if average else adapter
+
+    parts: dict[str, Stateful] = {"adapter": adapter, "optimizer": optimizer, "scaler": scaler}
+    if average:
+        parts["average"] = average.adapter
 
     output = Path(run.output)
     checkpoints = Checkpoints(output / "checkpoints", run.keep_last)
     step = seen = 0  # steps done, samples of the stream that are used up
     if (state := checkpoints.latest(device)) is not None:
         step, seen = state["step"], state["seen"]
-        _restore(state, adapter, average, optimizer, scaler)
+        _restore(state, parts)
         print(f"going on after step {step} of {run.max_steps}")
+        for change in _changes(state["config"], flatten(config)):
+            print(f"changed since the last checkpoint: {change}")
 
     def save() -> None:
-        checkpoints.save(step, _state(step, seen, config, adapter, average, optimizer, scaler))
+        # The inference file first: it refuses weights that are not finite, so that no such
+        # checkpoint ever takes a good one's place.
         write_inference_file(output / "adapter.safetensors", shipped, config, encoder, step, seen)
+        checkpoints.save(step, _state(step, seen, config, parts))
 
     # The loop.
     output.mkdir(parents=True, exist_ok=True)
@@ -139,7 +161,7 @@ def train(config: TrainConfig) -> Result:
             scaler.step(optimizer)
             scaler.update()
             optimizer.zero_grad(set_to_none=True)
-            if config.optimizer.ema_decay:
+            if average:
                 average.update(adapter, step)
 
             step, seen = step + 1, seen + run.batch_size
@@ -205,44 +227,33 @@ def _optimizer(config: TrainConfig, adapter: AnimeSketchAdapter) -> torch.optim.
 
 
 def _state(
-    step: int,
-    seen: int,
-    config: TrainConfig,
-    adapter: AnimeSketchAdapter,
-    average: RunningAverage,
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
+    step: int, seen: int, config: TrainConfig, parts: Mapping[str, Stateful]
 ) -> dict[str, Any]:
     """Collects what the next step depends on."""
-    return {
-        "step": step,
-        "seen": seen,
-        "config": flatten(config),
-        "adapter": adapter.state_dict(),
-        "average": average.adapter.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "scaler": scaler.state_dict(),
-    }
+    states = {name: part.state_dict() for name, part in parts.items()}
+    return {"step": step, "seen": seen, "config": flatten(config), **states}
 
 
-def _restore(
-    state: dict[str, Any],
-    adapter: AnimeSketchAdapter,
-    average: RunningAverage,
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-) -> None:
+def _restore(state: Mapping[str, Any], parts: Mapping[str, Stateful]) -> None:
     """Puts a checkpoint's content back."""
-    try:
-        adapter.load_state_dict(state["adapter"])
-    except RuntimeError as error:
-        raise CheckpointError(
-            "run.output holds a run with other model sizes; choose another run.output. "
-            f"({error})"
-        ) from error
-    average.adapter.load_state_dict(state["average"])
-    optimizer.load_state_dict(state["optimizer"])
-    scaler.load_state_dict(state["scaler"])
+    for name, part in parts.items():
+        # Switched on since: the running average begins with the weights of now.
+        content = state["adapter"] if name == "average" and name not in state else state[name]
+        try:
+            part.load_state_dict(content)
+        except (RuntimeError, ValueError) as error:
+            raise CheckpointError(
+                f"run.output holds a run with another {name}: {error}. Choose another run.output."
+            ) from error
+
+
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Lists the settings that differ, since then the run is not the one that was begun."""
+    return [
+        f"{key} was {before[key]!r}, is {value!r}"
+        for key, value in now.items()
+        if key in before and before[key] != value
+    ]
 
 
 def _device(name: str) -> str:
@@ -293,16 +304,19 @@ def _dotted(rest: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line; 0: all went well, 2: an input cannot be used."""
+    """Runs the command line; 0: all went well, 2: an input cannot be used, 130: interrupted."""
     try:
         config, arguments = parse(argv)
         if arguments.print_config:
             print(to_toml(config))
             return 0
         result = train(config)
-    except (ConfigError, DataError, ModelError, CheckpointError, WrongAdapterError) as error:
+    except (*INPUT_ERRORS, DivergedError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
     print(f"{result.reason} after step {result.step}: {result.adapter}")
     return 0
 

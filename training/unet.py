@@ -1,8 +1,8 @@
 """Puts the adapter into diffusers' UNet: one attention processor, one context.
 
-The processors hold no weights. Those of cross-attention layers read K', V' and alpha from a context that is filled for the
-length of one UNet call, so that the frozen UNet can serve any adapter (the one in training, its
-running average) and, with an empty context, none.
+The processors hold no weights. Those of cross-attention layers read K', V' and alpha from a context
+that is filled for the length of one UNet call, so that the frozen UNet can serve any adapter (the
+one in training, its running average) and, with an empty context, none.
 
 Shapes: b batch, n positions of the picture, m tokens, h heads, d head width, c = h d channels.
 """
