@@ -9,6 +9,7 @@ from .encode import EncodeSketch
 from .folders import register_folders
 from .load import LoadAnimeSketchNet
 from .mini_loader import LoadMiniModels
+from .sketch_from_image import SketchFromImage
 
 register_folders()
 
@@ -22,5 +23,6 @@ class AnimeSketchNetExtension(ComfyExtension):
             LoadAnimeSketchNet,
             EncodeSketch,
             ApplyAnimeSketchNet,
+            SketchFromImage,
             LoadMiniModels,
         ]

@@ -186,3 +186,15 @@ def test_mini_models_are_comfyuis_own_classes(mini):
 def test_the_mini_vae_gives_128_pixels(mini):
     assert mini.vae.decode(torch.randn(1, 4, 16, 16)).shape == (1, 128, 128, 3)
     assert mini.vae.encode(torch.rand(1, 128, 128, 3)).shape == (1, 4, 16, 16)
+
+
+def test_sketch_from_image_draws_dark_lines_on_white(pack):
+    image = torch.ones(2, 96, 128, 3)
+    image[0, :, 64:] = torch.tensor([0.8, 0.3, 0.3])  # one vertical edge
+    draw = pack.nodes["AnimeSketchNetSketchFromImage"].execute
+    sketch = draw(image, line_width=1.0, detail=0.5).args[0]
+    assert sketch.shape == image.shape
+    assert sketch[1].min() > 0.99  # nothing to draw
+    dark = (sketch[0, 48, :, 0] < 0.5).nonzero().flatten()
+    assert len(dark) > 0
+    assert (dark - 64).abs().max() <= 6

@@ -122,11 +122,11 @@ class _Foreign:
         return self
 
 
-@pytest.mark.parametrize("index", [(), (0,)], ids=["(block, n)", "(block, n, index)"])
-@pytest.mark.parametrize("order", ["before", "after"])
+@pytest.mark.parametrize(
+    ("index", "order"),
+    [((), "before"), ((0,), "before"), ((), "after")],  # (block, n), (block, n, index)
+)
 def test_chains_with_another_packs_patch(mini, apply, sample, watch, clones, index, order):
-    if (index, order) == ((0,), "after"):
-        pytest.skip("ComfyUI's own rule: the same key set again replaces what was there")
     foreign = _Foreign()
     places = [("input", 1), ("middle", 0), ("output", 4)]
     model = mini.model.clone() if order == "before" else apply()
