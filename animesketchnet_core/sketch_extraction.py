@@ -8,8 +8,8 @@ as in Kyprianidis and Doellner, "Image Abstraction by Structure Adaptive Filteri
 3. smoothing along the flow joins dashes into strokes and wipes out grain;
 4. a soft threshold inks the result.
 
-Names follow the papers: sigma_c smooths the tensor, sigma_s and 1.6 sigma_s are the difference of
-Gaussians, sigma_m smooths along the flow, tau weighs the wider Gaussian, phi is the ink's sharpness.
+Names follow the papers: sigma_c smooths the tensor, sigma_s and 1.6 sigma_s are the Gaussians,
+sigma_m smooths along the flow, tau weighs the wider Gaussian, phi is the sharpness of the ink.
 
 Shapes: b batch, h and w the picture, y and x one strip of it.
 """
