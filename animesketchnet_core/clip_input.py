@@ -64,9 +64,9 @@ def unconditional_pixel_values(size: int = 224) -> Tensor:
 
 
 def flatten_onto_white(image: Tensor) -> Tensor:
-    """Turns grey or transparent pictures [b, h, w, 1, 3 or 4] into RGB on white [b, h, w, 3]."""
+    """Turns grey or transparent pictures [..., 1, 3 or 4] into RGB on white [..., 3]."""
     if image.shape[-1] == 1:
-        return image.expand(-1, -1, -1, 3)
+        return image.expand(*image.shape[:-1], 3)
     if image.shape[-1] == 3:
         return image
     rgb, opacity = image[..., :3], image[..., 3:]
