@@ -19,12 +19,15 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-Workflow = dict  # ComfyUI's API form: {"<node id>": {"class_type": str, "inputs": {...}}, ...}
-OnProgress = Callable[[str, int, int], None]  # node id, steps done, steps in all
+if TYPE_CHECKING:
+    # ComfyUI's API form: {"<node id>": {"class_type": str, "inputs": {...}}, ...}
+    Workflow = dict[str, dict[str, Any]]
+    OnProgress = Callable[[str, int, int], None]  # node id, steps done, steps in all
+    Messages = Generator[dict[str, Any], None, None]  # {"type": ..., "data": {...}}
 
 HOST = "127.0.0.1"
 START_SECONDS = 300.0  # a cold disk and many custom nodes; a warm start takes 10 to 20 seconds
@@ -107,11 +110,11 @@ class ComfyUIClient:
             return self.wait(self.submit(workflow))
         client_id = uuid.uuid4().hex
         with socket.create_connection((HOST, self.port), timeout=60) as connection:
-            messages = websocket_messages(connection, f"/ws?clientId={client_id}")
-            next(messages)  # the greeting: from here on this client misses nothing
-            prompt_id = self.submit(workflow, client_id)
-            connection.settimeout(None)  # loading a model sends nothing; a dead server ends it
-            with contextlib.closing(messages):
+            channel = websocket_messages(connection, f"/ws?clientId={client_id}")
+            with contextlib.closing(channel) as messages:
+                next(messages)  # the greeting: from here on this client misses nothing
+                prompt_id = self.submit(workflow, client_id)
+                connection.settimeout(None)  # loading a model sends nothing; a dead server ends it
                 follow(messages, prompt_id, on_progress)
         return self.wait(prompt_id)
 
@@ -233,7 +236,7 @@ class ComfyUIServer(ComfyUIClient):
         return f"The last lines of {self.log}:\n{tail}"
 
 
-def websocket_messages(connection: socket.socket, path: str) -> Iterator[dict[str, Any]]:
+def websocket_messages(connection: socket.socket, path: str) -> Messages:
     """Opens a websocket over the connection and yields its JSON messages until it ends."""
     key = base64.b64encode(os.urandom(16)).decode()
     connection.sendall(
@@ -270,7 +273,7 @@ def _payload_length(length: int, read: Callable[[int], bytes]) -> int:
     return length
 
 
-def follow(messages: Iterator[dict[str, Any]], prompt_id: str, on_progress: OnProgress) -> None:
+def follow(messages: Messages, prompt_id: str, on_progress: OnProgress) -> None:
     """Reports the steps of one prompt until it has ended, well or badly.
 
     Raises:

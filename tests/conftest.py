@@ -1,0 +1,63 @@
+"""Fixtures for tests against a real ComfyUI, whose folder COMFYUI_PATH names.
+
+``python quickstart.py test`` sets that variable; without it these tests are skipped.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from comfyui_server import ComfyUIServer, free_port
+from installation import link_pack
+
+SHARED_FOLDERS = ("custom_nodes", "input", "models", "output", "temp", "user")
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m selects by marker
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if {"comfyui", "comfyui_folder"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker("comfyui")
+
+
+@pytest.fixture(scope="session")
+def comfyui_folder() -> Path:
+    """The folder of a real ComfyUI (it has main.py)."""
+    path = os.environ.get("COMFYUI_PATH")
+    if not path:
+        pytest.skip("COMFYUI_PATH is not set; 'python quickstart.py test' sets ComfyUI up")
+    folder = Path(path)
+    if not (folder / "main.py").is_file():
+        raise FileNotFoundError(f"COMFYUI_PATH={path} is no ComfyUI folder: it has no main.py.")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def comfyui(comfyui_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A running ComfyUI with this repository as its only pack, one for the whole test run.
+
+    It is a client too: submit, wait, run, images, object_info, upload_image, log_text. Its
+    models, input, output and custom_nodes folders lie in ``base``, apart from anybody's own.
+    """
+    base = tmp_path_factory.mktemp("comfyui")
+    for name in SHARED_FOLDERS:
+        (base / name).mkdir()
+    link_pack(base / "custom_nodes")
+    with Server(comfyui_folder, base) as server:
+        yield server
+
+
+class Server(ComfyUIServer):
+    """A ComfyUI on the CPU that keeps all its files in one folder."""
+
+    def __init__(self, comfyui: Path, base: Path):
+        self.base = base
+        options = ("--cpu", "--disable-api-nodes", "--base-directory", str(base))
+        database = ("--database-url", f"sqlite:///{base / 'user' / 'comfyui.db'}")
+        log = base / "server.log"
+        super().__init__(Path(sys.executable), comfyui, free_port(), log, (*options, *database))

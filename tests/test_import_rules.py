@@ -1,0 +1,152 @@
+"""The arrows between the packages: nodes -> animesketchnet_core <- training, and no other.
+
+Imports are read from the source, those inside functions too; then a real ComfyUI loads the pack
+and says what came along.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+TENSORS = {"torch", "einops", "safetensors", "numpy", "PIL"}  # what ComfyUI itself installs
+COMFYUI = {"comfy", "comfy_api", "comfy_extras", "comfy_execution", "folder_paths", "node_helpers"}
+OURS = {"animesketchnet_core", "training", "nodes", "tests", "quickstart", "installation"}
+OURS |= {"comfyui_server"}
+
+# Absolute imports that a package may write, the standard library aside.
+ALLOWED = {"animesketchnet_core": TENSORS, "nodes": TENSORS | COMFYUI}
+FORBIDDEN = {"training": COMFYUI | (OURS - {"animesketchnet_core", "training"})}
+RELATIVE = {"nodes": {"nodes", "animesketchnet_core"}}  # else only the package itself
+
+
+def imports(source: str, path: Path) -> Iterator[tuple[int, str]]:
+    """Yields (line, dotted name) of each import; relative ones start with "/" and our package."""
+    for node in ast.walk(ast.parse(source, str(path))):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield node.lineno, node.module or ""
+        elif isinstance(node, ast.ImportFrom):
+            folder = path.parts[: len(path.parts) - node.level]
+            for name in [node.module] if node.module else [alias.name for alias in node.names]:
+                yield node.lineno, "/" + ".".join((*folder, name))
+
+
+def is_allowed(package: str, name: str) -> bool:
+    top = name.lstrip("/").split(".")[0]
+    if name.startswith("/"):
+        return top in RELATIVE.get(package, {package})
+    if top in sys.stdlib_module_names:
+        return True
+    return top in ALLOWED[package] if package in ALLOWED else top not in FORBIDDEN[package]
+
+
+def offences(package: str, source: str, path: Path) -> list[str]:
+    return [
+        f"{path}:{line} imports {name.lstrip('/')}"
+        for line, name in imports(source, path)
+        if not is_allowed(package, name)
+    ]
+
+
+@pytest.mark.parametrize("package", ["animesketchnet_core", "nodes", "training"])
+def test_each_package_imports_only_what_it_may(package: str) -> None:
+    files = sorted((ROOT / package).rglob("*.py"))
+    assert files
+    found = [
+        offence
+        for file in files
+        for offence in offences(package, file.read_text("utf-8"), file.relative_to(ROOT))
+    ]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    ("package", "line"),
+    [
+        ("animesketchnet_core", "import diffusers"),
+        ("animesketchnet_core", "from animesketchnet_core.adapter import x"),
+        ("animesketchnet_core", "from ..nodes import x"),
+        ("nodes", "import animesketchnet_core.adapter"),
+        ("nodes", "def f():\n    from transformers import CLIPTokenizer"),
+        ("nodes", "from ..training.models import x"),
+        ("nodes", "import nodes"),
+        ("training", "from ..animesketchnet_core.adapter import x"),
+        ("training", "import comfy.utils"),
+        ("training", "from nodes import x"),
+    ],
+)
+def test_the_check_finds(package: str, line: str) -> None:
+    assert len(offences(package, line, Path(package) / "module.py")) == 1
+
+
+@pytest.mark.parametrize(
+    ("package", "line"),
+    [
+        ("animesketchnet_core", "from .adapter import x\nfrom . import mini\nimport torch.nn"),
+        (
+            "nodes",
+            "from ..animesketchnet_core.adapter import x\nfrom .. import animesketchnet_core",
+        ),
+        ("nodes", "from comfy_api.latest import io\nimport folder_paths"),
+        ("training", "from animesketchnet_core.adapter import x\nimport diffusers"),
+    ],
+)
+def test_the_check_lets_pass(package: str, line: str) -> None:
+    assert offences(package, line, Path(package) / "module.py") == []
+
+
+@pytest.mark.parametrize("name", ["quickstart.py", "installation.py", "comfyui_server.py"])
+def test_what_runs_before_the_install_needs_only_python(name: str) -> None:
+    tops = {top.split(".")[0] for _, top in imports((ROOT / name).read_text("utf-8"), Path(name))}
+    assert tops <= sys.stdlib_module_names | {"comfyui_server", "installation"}
+
+
+def test_no_test_imports_the_nodes_by_their_top_level_name() -> None:
+    for file in sorted((ROOT / "tests").rglob("*.py")):
+        tops = {name.split(".")[0] for _, name in imports(file.read_text("utf-8"), Path("x.py"))}
+        assert "nodes" not in tops, file
+
+
+LOAD_THE_PACK = """
+import asyncio, json, sys
+sys.argv = ["main.py", "--cpu"]
+import comfy.options
+comfy.options.enable_args_parsing()
+import nodes
+from comfy_config import config_parser
+folder = sys.stdin.read()
+config_parser.extract_node_configuration(folder)  # ComfyUI's own reading of pyproject.toml
+before = set(sys.modules)
+loaded = asyncio.run(nodes.load_custom_node(folder))
+new = sorted({name.split(".")[0] for name in set(sys.modules) - before if name[0] not in "/\\\\"})
+known = sorted(name for name in nodes.NODE_CLASS_MAPPINGS if name.startswith("AnimeSketchNet"))
+print(json.dumps({"loaded": loaded, "new": new, "nodes": known}))
+"""
+
+
+def test_the_pack_pulls_nothing_heavy_into_comfyui(comfyui_folder: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD_THE_PACK],
+        input=str(ROOT),
+        cwd=comfyui_folder,
+        env={**os.environ, "PYTHONPATH": ""},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert report["loaded"], done.stderr
+    assert "AnimeSketchNetApply" in report["nodes"]
+    allowed = TENSORS | COMFYUI | sys.stdlib_module_names
+    assert set(report["new"]) <= allowed, "heavier than ComfyUI itself"
