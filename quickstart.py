@@ -115,7 +115,8 @@ def read_workflow(path: Path) -> Workflow:
         raise QuickstartError(f"There is no workflow {path}.") from None
     except ValueError as error:
         raise QuickstartError(f"{path} is not JSON: {error}.") from None
-    if not all("class_type" in node for node in workflow.values() if isinstance(node, dict)):
+    nodes = workflow.values() if isinstance(workflow, dict) else [None]
+    if not all(isinstance(node, dict) and "class_type" in node for node in nodes):
         raise QuickstartError(f"{path} is no API workflow; in ComfyUI use 'Export (API)'.")
     return workflow
 
