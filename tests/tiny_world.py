@@ -146,7 +146,9 @@ def write_metadata(folder: Path, lines: list[dict[str, Any]]) -> None:
     (folder / "metadata.jsonl").write_text(text)
 
 
-def settings(models: Path, pictures: Path, output: Path, **sections: dict[str, Any]) -> dict[str, Any]:
+def settings(
+    models: Path, pictures: Path, output: Path, **sections: dict[str, Any]
+) -> dict[str, Any]:
     """Makes the settings of a run in this world, with sections' keys laid over the tiny ones."""
     values: dict[str, Any] = {
         **SETTINGS,

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
@@ -84,8 +84,8 @@ class Store:
             with safe_open(path, "pt") as file:
                 keys, values = file.get_tensor("keys"), file.get_tensor("values")
                 whole = file.metadata()["crc32"] == str(_crc32(values))
-        except Exception:  # safetensors raises its own type, which it does not export
-            whole = False
+        except (SafetensorError, OSError, KeyError, TypeError):
+            whole, keys, values = False, torch.empty(0), torch.empty(0)
         if not whole or tuple(values.shape[1:]) != self.shape:
             path.unlink()
             return
@@ -226,4 +226,4 @@ def _pack(keys: Sequence[bytes]) -> Tensor:
 
 
 def _crc32(values: Tensor) -> int:
-    return zlib.crc32(values.contiguous().view(-1).view(torch.uint8).numpy())
+    return zlib.crc32(values.contiguous().view(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]

@@ -21,7 +21,7 @@ from animesketchnet_core.resampler import ResamplerConfig
 if sys.version_info >= (3, 11):
     import tomllib
 else:
-    import tomli as tomllib
+    import tomli as tomllib  # type: ignore[import-not-found]
 
 T = TypeVar("T")
 

@@ -24,5 +24,6 @@ class RunningAverage:
     def update(self, adapter: AnimeSketchAdapter, step: int) -> None:
         """Follows the weights by one step; steps count from 0."""
         weight = 1 - min(self.decay, (1 + step) / (10 + step))
-        averages = list(self.adapter.parameters())
-        torch._foreach_lerp_(averages, list(adapter.parameters()), weight)
+        pairs = zip(self.adapter.parameters(), adapter.parameters(), strict=True)
+        for average, current in pairs:
+            average.lerp_(current, weight)

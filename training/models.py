@@ -137,7 +137,7 @@ class ImageEncoder:
     @property
     def size(self) -> int:
         """Side of the picture that it sees, in pixels."""
-        return self.model.config.image_size
+        return int(self.model.config.image_size)  # type: ignore[arg-type]  # never a pair here
 
     @property
     def width(self) -> int:
@@ -147,7 +147,8 @@ class ImageEncoder:
     @property
     def tokens(self) -> int:
         """Number of features: one per patch and the class token."""
-        return (self.size // self.model.config.patch_size) ** 2 + 1
+        patch = int(self.model.config.patch_size)  # type: ignore[arg-type]
+        return (self.size // patch) ** 2 + 1
 
     @torch.no_grad()
     def features(self, fitted: Tensor) -> Tensor:

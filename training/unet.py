@@ -76,7 +76,8 @@ class SketchAttention:
             return multi_head_attention(query, key, value, attn.heads)
 
         query = attn.to_q(hidden_states)  # [b, n, c]
-        out = attend(query, attn.to_k(source), attn.to_v(source))  # [b, n, c]
+        key, value = attn.to_k(source), attn.to_v(source)  # type: ignore[misc]  # [b, m, c] each
+        out = attend(query, key, value)  # [b, n, c]
         if self.index is not None and self.context.keys_values:
             key, value = self.context.keys_values[self.index]
             key, value = key.to(query.dtype), value.to(query.dtype)
@@ -140,7 +141,10 @@ def text_keys_values(unet: UNet2DConditionModel) -> dict[int, tuple[Tensor, Tens
     """
     layers = cross_attention_layers(UNetShape.from_diffusers(unet.config))
     modules = {layer.index: _attention(unet, layer.diffusers) for layer in layers}
-    return {index: (m.to_k.weight, m.to_v.weight) for index, m in modules.items()}
+    return {
+        index: (module.get_parameter("to_k.weight"), module.get_parameter("to_v.weight"))
+        for index, module in modules.items()
+    }
 
 
 class AdaptedUNet(nn.Module):
