@@ -86,9 +86,11 @@ def _open_safetensors(path: Path) -> WeightContainer:
 
 def _open_pickle(path: Path, *, mmap: bool) -> WeightContainer:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-    except OSError:
-        raise
+        # By its path a file can be mapped, but torch judges a name that ends in .safetensors.
+        with path.open("rb") as file:
+            by_path = mmap and path.suffix != ".safetensors"
+            source = path if by_path else file
+            content = torch.load(source, map_location="cpu", weights_only=True, mmap=by_path)
     except Exception as error:  # a hostile or damaged pickle can make the unpickler raise anything
         raise WrongAdapterError(
             "This pickle file is damaged, or holds more than tensors and could run code "

@@ -70,5 +70,5 @@ def test_initialise_from_text_refuses_other_layers():
 
 
 def test_tokens_of_another_width_than_the_text_are_refused():
-    with pytest.raises(ValueError, match="output_dim is 768.*width 37"):
+    with pytest.raises(ValueError, match=r"output_dim is 768.*width 37"):
         AnimeSketchAdapter.from_unet(TINY_UNET, ResamplerConfig())
