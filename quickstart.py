@@ -163,6 +163,8 @@ def choose_port(port: int | None) -> int:
     """Returns the wanted port if it is free, or any free one."""
     if port is None:
         return free_port()
+    if not 1024 <= port <= 65535:
+        raise QuickstartError(f"--port must be from 1024 to 65535, not {port}.")
     if port_is_busy(port):
         raise QuickstartError(
             f"Port {port} is busy, perhaps with a ComfyUI that runs already. Stop that program, "

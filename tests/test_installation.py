@@ -112,6 +112,12 @@ class TestLinkPack:
             installation.link_pack(nodes)
         assert (nodes / "AnimeSketchNet" / "theirs.py").is_file()
 
+    @pytest.mark.skipif(os.name == "nt", reason="junctions fail otherwise")
+    def test_a_link_that_cannot_be_made_says_what_to_do(self, nodes, root) -> None:
+        nodes.rmdir()
+        with pytest.raises(QuickstartError, match="Move this folder into"):
+            installation.make_link(nodes / "AnimeSketchNet")
+
     def test_a_clone_inside_custom_nodes_needs_no_link(self, nodes, monkeypatch) -> None:
         inside = nodes.resolve() / "animesketchnet-main"
         inside.mkdir()

@@ -82,6 +82,8 @@ def test_a_busy_port_is_an_error_and_none_means_a_free_one() -> None:
         with pytest.raises(QuickstartError, match=f"Port {port} is busy"):
             quickstart.choose_port(port)
         assert quickstart.choose_port(None) != port
+    with pytest.raises(QuickstartError, match="not 70000"):
+        quickstart.choose_port(70_000)
 
 
 def test_an_old_python_is_told_what_to_do() -> None:
