@@ -1,0 +1,322 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from animesketchnet_core.adapter import AnimeSketchAdapter
+from animesketchnet_core.weight_file import read_adapter
+from tests import tiny_world
+from training import train as t
+from training.config import OptimizerSettings, from_mapping, to_toml
+from training.models import ModelError, fingerprint, load_base, load_image_encoder
+from training.progress import DivergedError, Progress
+from training.schedule import learning_rate
+from training.unet import AdaptedUNet
+
+ROOT = Path(__file__).parents[1]
+FULL = {  # everything that has a state of its own
+    "optimizer": {"ema_decay": 0.9, "clip_norm": 1.0, "schedule": "cosine", "warmup_steps": 2},
+    "objective": {"alpha": [0.5, 1.0], "min_snr_gamma": 5.0, "drop_image": 0.2, "drop_text": 0.2},
+    "data": {"reference": "group"},
+}
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    return tiny_world.write_models(tmp_path_factory.mktemp("models") / "m")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tiny_world.write_sketches(tmp_path_factory.mktemp("data") / "sketches")
+
+
+@pytest.fixture
+def configure(models, folder, tmp_path):
+    def make(name: str = "out", **sections):
+        return from_mapping(tiny_world.settings(models, folder, tmp_path / name, **sections))
+
+    return make
+
+
+def checkpoint(output: str | Path) -> dict:
+    paths = sorted(Path(output, "checkpoints").glob("*.pt"))
+    return torch.load(paths[-1], weights_only=True)
+
+
+def assert_same(one, other, where: str = "") -> None:
+    """Compares two checkpoints bit for bit."""
+    assert type(one) is type(other), where
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other), where
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys(), where
+        for key in one:
+            assert_same(one[key], other[key], f"{where}.{key}")
+    elif isinstance(one, list):
+        assert len(one) == len(other), where
+        for number, (a, b) in enumerate(zip(one, other, strict=True)):
+            assert_same(a, b, f"{where}[{number}]")
+    else:
+        assert one == other, where
+
+
+def assert_same_run(one: str | Path, other: str | Path) -> None:
+    first, second = checkpoint(one), checkpoint(other)
+    del first["config"], second["config"]  # they name their output folders
+    assert_same(first, second)
+    bytes_of = [read_adapter(Path(output) / "adapter.safetensors")[0] for output in (one, other)]
+    assert_same(*bytes_of)
+
+
+def test_stopping_and_resuming_changes_no_bit(configure):
+    whole = configure("whole", run={"max_steps": 7}, **FULL)
+    t.train(whole)
+    for stop in (2, 5):  # the cosine must still end at 7, so it stops by signal, not by max_steps
+        with stopping_after(stop):
+            result = t.train(configure("parts", run={"max_steps": 7}, **FULL))
+        assert (result.step, result.reason) == (stop, "SIGTERM")
+    result = t.train(configure("parts", run={"max_steps": 7}, **FULL))
+    assert (result.step, result.reason) == (7, "finished")
+    assert_same_run(whole.run.output, configure("parts").run.output)
+
+
+class stopping_after:  # noqa: N801  # reads as a phrase
+    """Sends this process SIGTERM when a step is done, as a scheduler does."""
+
+    def __init__(self, step: int) -> None:
+        self.patch = pytest.MonkeyPatch()
+        original = Progress.update
+
+        def update(progress, done, *rest):
+            original(progress, done, *rest)
+            if done == step:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        self.patch.setattr(Progress, "update", update)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.patch.undo()
+
+
+def test_signal_handlers_are_given_back(configure):
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    t.train(configure(run={"max_steps": 1}))
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+def test_bf16_resumes_bit_for_bit_too(configure):
+    run = {"max_steps": 4, "precision": "bf16"}
+    t.train(configure("whole", run=run))
+    with stopping_after(1):
+        t.train(configure("parts", run=run))
+    t.train(configure("parts", run=run))
+    assert_same_run(configure("whole").run.output, configure("parts").run.output)
+
+
+def test_a_kill_while_a_checkpoint_is_written_loses_nothing_before_it(configure, tmp_path):
+    config = configure(run={"max_steps": 6, "save_every": 2, "keep_last": 1})
+    (tmp_path / "config.toml").write_text(to_toml(config))
+    killer = f"""
+import os, signal, sys, torch
+sys.path.insert(0, {str(ROOT)!r})
+from training import train
+original, calls = torch.save, []
+def save(state, path):
+    calls.append(1)
+    original(state, path)
+    if len(calls) == 2:  # half of the second checkpoint is on disk
+        os.truncate(path, os.path.getsize(path) // 2)
+        os.kill(os.getpid(), signal.SIGKILL)
+torch.save = save
+train.main(["--config", {str(tmp_path / "config.toml")!r}])
+"""
+    process = subprocess.run([sys.executable, "-c", killer], capture_output=True, check=False)
+    assert process.returncode == -signal.SIGKILL, process.stderr.decode()
+    folder = Path(config.run.output) / "checkpoints"
+    assert [path.name for path in folder.glob("step-*")] == ["step-000000002.pt"]
+    assert checkpoint(config.run.output)["step"] == 2
+    assert len(list(folder.glob(".*.part"))) == 1
+    assert t.train(config).step == 6
+    assert not list(folder.glob(".*.part"))
+    t.train(configure("whole", run={"max_steps": 6}))
+    assert_same_run(config.run.output, configure("whole").run.output)
+
+
+def test_the_last_checkpoints_are_kept(configure):
+    config = configure(run={"max_steps": 5, "save_every": 1, "keep_last": 2})
+    t.train(config)
+    names = [path.name for path in Path(config.run.output, "checkpoints").iterdir()]
+    assert sorted(names) == ["step-000000004.pt", "step-000000005.pt"]
+
+
+def test_a_damaged_checkpoint_is_an_error_that_names_the_fix(configure):
+    config = configure(run={"max_steps": 1})
+    t.train(config)
+    (path,) = Path(config.run.output, "checkpoints").iterdir()
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(t.CheckpointError, match=r"step-000000001\.pt cannot be read.*Remove it"):
+        t.train(config)
+
+
+def test_other_sizes_do_not_resume(configure):
+    t.train(configure(run={"max_steps": 1}))
+    wider = tiny_world.SETTINGS["resampler"] | {"dim": 24}
+    with pytest.raises(t.CheckpointError, match="a run with another adapter"):
+        t.train(configure(run={"max_steps": 2}, resampler=wider))
+
+
+def test_settings_that_changed_are_named_on_resume(configure, capsys):
+    t.train(configure(run={"max_steps": 1}))
+    t.train(configure(run={"max_steps": 2}, optimizer={"learning_rate": 2e-4}))
+    printed = capsys.readouterr().out
+    assert "optimizer.learning_rate was 0.0001, is 0.0002" in printed
+    assert "run.max_steps was 1, is 2" in printed
+    assert "batch_size" not in printed
+
+
+def test_max_minutes_ends_cleanly(configure):
+    config = configure(run={"max_steps": 1000, "max_minutes": 1e-9})
+    result = t.train(config)
+    assert (result.step, result.reason) == (0, "max_minutes")
+    assert checkpoint(config.run.output)["step"] == 0
+    assert result.adapter.is_file()
+
+
+def test_training_moves_the_adapter_and_nothing_else(configure, models, monkeypatch):
+    loaded = []
+    monkeypatch.setattr(t, "load_base", lambda *a: loaded.append(load_base(*a)) or loaded[-1])
+    config = configure(run={"max_steps": 2})
+    t.train(config)
+    assert fingerprint(loaded[0].unet) == fingerprint(load_base(models).unet)
+    base, encoder = load_base(models), load_image_encoder("", models)
+    start = t.new_adapter(config, base, encoder).state_dict()
+    trained = checkpoint(config.run.output)["adapter"]
+    assert all(not torch.equal(start[name], trained[name]) for name in start)
+
+
+def test_it_learns_a_single_pair_by_heart(configure, tmp_path, models):
+    folder = tiny_world.write_sketches(tmp_path / "one", count=1)
+    config = configure(
+        run={"max_steps": 60, "log_every": 10, "batch_size": 8},
+        data={"folder": str(folder)},
+        optimizer={"learning_rate": 3e-3},
+    )
+    t.train(config)
+    lines = Path(config.run.output, "log.jsonl").read_text().splitlines()
+    losses = [json.loads(line)["loss"] for line in lines]
+    assert len(losses) == 6
+    assert losses[-1] < 0.97 * losses[0]
+
+
+def test_the_inference_file_gives_the_trained_prediction(configure, models):
+    config = configure(run={"max_steps": 3}, optimizer={"ema_decay": 0.5, "learning_rate": 1e-2})
+    result = t.train(config)
+    state_dict, metadata = read_adapter(result.adapter)
+    assert metadata is not None
+    assert metadata.num_tokens == 3
+    assert metadata.training["steps"] == 3
+    assert metadata.training["pictures_seen"] == 9
+    assert metadata.training["optimizer.learning_rate"] == 1e-2
+    assert not any(str(models.parent) in str(value) for value in metadata.training.values())
+    read = AnimeSketchAdapter.from_state_dict(state_dict, dtype=torch.float32)
+    state = checkpoint(config.run.output)
+    shipped = AnimeSketchAdapter.from_state_dict(state["average"])
+    raw = AnimeSketchAdapter.from_state_dict(state["adapter"])
+    assert (predict(models, read) - predict(models, shipped)).abs().max() < 2e-3  # fp16 weights
+    assert (predict(models, raw) - predict(models, shipped)).abs().max() > 2e-3
+
+
+@torch.no_grad()
+def predict(models: Path, adapter: AnimeSketchAdapter) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    latents = torch.randn(2, 4, 16, 16, generator=generator)
+    text = torch.randn(2, 77, tiny_world.TEXT_WIDTH, generator=generator)
+    features = torch.randn(2, 5, tiny_world.IMAGE_WIDTH, generator=generator)
+    model = AdaptedUNet(load_base(models).unet, adapter)
+    return model(latents, torch.tensor([10, 700]), text, features, 1.0)
+
+
+def test_a_run_can_start_from_an_inference_file(configure, models):
+    first = t.train(configure("first", run={"max_steps": 2}))
+    config = configure("second", model={"base": str(models), "start": str(first.adapter)})
+    adapter = t.new_adapter(config, load_base(models), load_image_encoder("", models))
+    state_dict, _ = read_adapter(first.adapter)
+    assert_same({k: v.half() for k, v in adapter.state_dict().items()}, state_dict)
+
+
+def test_wrong_sizes_are_errors_that_name_the_setting(configure, models):
+    sizes = tiny_world.SETTINGS["resampler"]
+    with pytest.raises(ModelError, match=r"resampler\.embedding_dim is 1280.*width 20\. Set it"):
+        t.train(configure(resampler=sizes | {"embedding_dim": 1280}))
+    with pytest.raises(ModelError, match=r"resampler\.output_dim is 768.*width 24"):
+        t.train(configure(resampler=sizes | {"output_dim": 768}))
+
+
+def test_previews_show_each_prompt_reference_and_alpha(configure):
+    preview = {
+        "every": 2, "prompts": ["a", "b"], "reference_count": 3, "alphas": [0.0, 1.0], "steps": 2
+    }  # fmt: skip
+    config = configure(run={"max_steps": 4}, preview=preview)
+    t.train(config)
+    paths = sorted(Path(config.run.output, "previews").iterdir())
+    assert [path.name for path in paths] == ["step-000000002.png", "step-000000004.png"]
+    with Image.open(paths[0]) as sheet:
+        size = tiny_world.RESOLUTION
+        assert sheet.size == (3 * size, 14 + 2 * (14 + 3 * size))
+
+
+def test_previews_change_no_bit_of_the_training(configure):
+    t.train(configure("without", run={"max_steps": 3}))
+    t.train(configure("with", run={"max_steps": 3}, preview={"every": 1, "steps": 2}))
+    assert_same_run(configure("without").run.output, configure("with").run.output)
+
+
+def test_the_log_holds_each_step_once_after_a_resume(configure):
+    with stopping_after(3):
+        t.train(configure(run={"max_steps": 6, "log_every": 1}))
+    config = configure(run={"max_steps": 6, "log_every": 1})
+    log = Path(config.run.output, "log.jsonl")
+    log.write_text(log.read_text() + '{"step": 4, "loss": 9}\n')  # killed before the next save
+    t.train(config)
+    assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == [1, 2, 3, 4, 5, 6]
+    assert "9}" not in log.read_text()
+
+
+def test_a_diverged_run_stops_and_keeps_the_last_good_checkpoint(configure):
+    config = configure(run={"max_steps": 2, "log_every": 1})
+    t.train(config)
+    wild = configure(run={"max_steps": 9, "log_every": 1}, optimizer={"learning_rate": 1.0})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(t, "noise_loss", lambda predicted, *_: predicted * float("nan"))
+        with pytest.raises(DivergedError, match=r"loss is nan by step 3.*learning_rate"):
+            t.train(wild)
+    assert checkpoint(config.run.output)["step"] == 2
+
+
+def test_main_trains_and_gives_0(configure, tmp_path, capsys):
+    config = configure(run={"max_steps": 9})
+    (tmp_path / "config.toml").write_text(to_toml(config))
+    assert t.main(["--config", str(tmp_path / "config.toml"), "--run.max_steps", "1"]) == 0
+    assert "finished after step 1" in capsys.readouterr().out
+
+
+def test_the_learning_rate_rises_and_falls():
+    cosine = OptimizerSettings(learning_rate=1.0, warmup_steps=4, schedule="cosine", final_rate=0.2)
+    assert learning_rate(cosine, 0, 104) == pytest.approx(0.2)
+    assert learning_rate(cosine, 3, 104) == pytest.approx(0.8)
+    assert learning_rate(cosine, 4, 104) == pytest.approx(1.0)
+    assert learning_rate(cosine, 54, 104) == pytest.approx(0.6)
+    assert learning_rate(cosine, 104, 104) == pytest.approx(0.2)
+    assert learning_rate(OptimizerSettings(learning_rate=0.5), 10**6, 104) == 0.5
