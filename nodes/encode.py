@@ -46,8 +46,12 @@ class EncodeSketch(io.ComfyNode):
                 ),
             ],
             outputs=[
-                SketchType.Output("sketch", tooltip="For Apply AnimeSketchNet."),
-                io.Image.Output("seen", tooltip="What CLIP sees of the sketch."),
+                SketchType.Output(
+                    "sketch", display_name="sketch", tooltip="For Apply AnimeSketchNet."
+                ),
+                io.Image.Output(
+                    "seen", display_name="seen", tooltip="What CLIP sees of the sketch."
+                ),
             ],
         )
 

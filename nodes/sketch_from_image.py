@@ -47,7 +47,11 @@ class SketchFromImage(io.ComfyNode):
                     "grain too.",
                 ),
             ],
-            outputs=[io.Image.Output("sketch", tooltip="The drawing, dark on white.")],
+            outputs=[
+                io.Image.Output(
+                    "sketch", display_name="sketch", tooltip="The drawing, dark on white."
+                )
+            ],
         )
 
     @classmethod
