@@ -4,8 +4,8 @@
     python -m training.mini base                # one stage
     python -m training.mini --workspace D ...   # where checkpoints and training pictures lie
 
-Stages: pictures, autoencoder, encoder, base, adapter, judge, measure, sheet. Each can be stopped
-at any moment and goes on from its last checkpoint when it is started again. Finished models are
+Stages: pictures, autoencoder, encoder, base, adapter, decoder, judge, measure, sheet. Each can be
+stopped at any moment and goes on from its last checkpoint when it is started again. Finished models are
 written to the bundle's folder, which nodes, trainer and tests load.
 """
 
@@ -25,7 +25,7 @@ from training import train
 from training.models import clip_tokenizer
 
 from . import bundle
-from .autoencoder import encode, train_autoencoder
+from .autoencoder import encode, train_autoencoder, train_decoder
 from .base import Base, train_base
 from .encoder import load_encoder, train_encoder
 from .judge import train_judge
@@ -35,7 +35,14 @@ from .portraits import load_portraits
 from .sheet import draw_sheet
 
 # Steps of each stage; see the model card for what they cost and give.
-STEPS = {"autoencoder": 2400, "encoder": 700, "base": 3000, "adapter": 1500, "judge": 700}
+STEPS = {
+    "autoencoder": 4600,
+    "encoder": 450,
+    "base": 2000,
+    "adapter": 1500,
+    "decoder": 2000,
+    "judge": 600,
+}
 CONFIG = Path(__file__).parent.parent / "configs" / "mini.toml"
 
 
@@ -119,6 +126,14 @@ def adapter_stage(world: World) -> None:
     temporary.replace(world.bundle / "adapter.safetensors")
 
 
+def decoder_stage(world: World) -> None:
+    """Trains the autoencoder's decoder further; everything else stays valid."""
+    _, pictures = world.load()
+    model = bundle.read_autoencoder(world.bundle)
+    model = train_decoder(model, pictures, world.workspace, world.steps["decoder"])
+    bundle.write_autoencoder(model, world.bundle)
+
+
 def judge_stage(world: World) -> None:
     """Trains the classifier that measures the others."""
     portraits, drawings = load_portraits("train", world.limit)
@@ -141,6 +156,7 @@ STAGES: dict[str, Callable[[World], None]] = {
     "encoder": encoder_stage,
     "base": base_stage,
     "adapter": adapter_stage,
+    "decoder": decoder_stage,
     "judge": judge_stage,
     "measure": measure_stage,
     "sheet": sheet_stage,

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from diffusers import DDIMScheduler, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 from transformers import CLIPTextModel
@@ -45,6 +46,7 @@ class Base(nn.Module):
     def __init__(self, text_encoder: CLIPTextModel) -> None:
         super().__init__()
         self.unet = UNet2DConditionModel(**UNET_CONFIG)
+        self.unet.set_attn_processor(AttnProcessor())  # on the CPU its backward beats SDPA's by far
         self.text_encoder = text_encoder
 
     def forward(self, noisy: Tensor, timesteps: Tensor, ids: Tensor) -> Tensor:

@@ -57,8 +57,9 @@ class SketchCLIP(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         text, vision = CLIPTextConfig(**TEXT_CONFIG), CLIPVisionConfig(**VISION_CONFIG)
-        self.clip = CLIPModel(
-            CLIPConfig(text_config=text, vision_config=vision, projection_dim=WIDTH)
+        self.clip = CLIPModel._from_config(
+            CLIPConfig(text_config=text, vision_config=vision, projection_dim=WIDTH),
+            attn_implementation="eager",  # on the CPU its backward beats SDPA's by far
         )
         self.redraw = nn.Linear(vision.hidden_size, 3 * vision.patch_size**2)
 

@@ -1,4 +1,4 @@
-"""The drawing styles of the mini world: line weight, grain, ink, paper; captions need not name them.
+"""The drawing styles of the mini world: line weight, grain, ink, paper; captions may omit them.
 
 A picture is drawn once, by Lorelei's designer; we redraw it with another pen on another paper, so
 that a reference sketch carries something that the prompt does not say.
@@ -17,8 +17,8 @@ from torch import Tensor
 # The words that captions use. The first of each axis is the plain one and the most frequent.
 LINES = ("regular lines", "fine lines", "bold lines")
 GRAINS = ("solid", "pencil grain")
-INKS = ("black ink", "sepia ink", "blue ink")
-PAPERS = ("white paper", "cream paper", "grey paper")
+INKS = ("black ink", "grey ink")
+PAPERS = ("white paper", "grey paper")
 AXES: dict[str, tuple[str, ...]] = {
     "lines": LINES,
     "grain": GRAINS,
@@ -26,11 +26,11 @@ AXES: dict[str, tuple[str, ...]] = {
     "paper": PAPERS,
 }
 
-INK_COLOURS = torch.tensor([[18, 18, 20], [104, 58, 30], [34, 60, 150]]) / 255  # [3, rgb]
-PAPER_COLOURS = torch.tensor([[255, 255, 255], [247, 235, 206], [214, 219, 224]]) / 255
+INK_VALUES = torch.tensor([15, 100]) / 255
+PAPER_VALUES = torch.tensor([255, 212]) / 255
 
 PICTURE_SIZE = 128
-HATCHING_PERIOD = 4  # pixels
+HATCHING_PERIOD = 8  # pixels
 # 99% of the portraits lie in this square of the 256 x 256 originals: (left, top, side), in pixels.
 FRAME = (14, 4, 228)
 
@@ -83,9 +83,9 @@ def render(portraits: Tensor, styles: Sequence[Style]) -> Tensor:
     ink = 1 - F.interpolate(paper, size=(PICTURE_SIZE, PICTURE_SIZE), mode="area")
     grainy = torch.tensor([style.grain for style in styles], dtype=torch.float32)
     ink = ink * (1 - grainy[:, None, None, None] * _hatching(ink))
-    ink_colour = INK_COLOURS[[style.ink for style in styles], :, None, None]
-    paper_colour = PAPER_COLOURS[[style.paper for style in styles], :, None, None]
-    return (paper_colour + (ink_colour - paper_colour) * ink).clamp(0, 1)
+    full = INK_VALUES[[style.ink for style in styles], None, None, None]
+    empty = PAPER_VALUES[[style.paper for style in styles], None, None, None]
+    return (empty + (full - empty) * ink).expand(-1, 3, -1, -1)
 
 
 def _weigh_lines(paper: Tensor, lines: Tensor) -> Tensor:
