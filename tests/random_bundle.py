@@ -88,29 +88,30 @@ TOKEN_IDS = torch.arange(49408 - 1024, 49408)  # includes the start and the end 
 SPREAD = 0.05  # wide enough that text and sketch show in the picture, narrow enough for fp16
 
 
-def write_bundle(folder: Path, seed: int = 0) -> Path:
+def write_bundle(folder: Path, resampler: ResamplerConfig = RESAMPLER, seed: int = 0) -> Path:
     """Writes the bundle and returns its folder."""
     torch.manual_seed(seed)
     unet = UNet2DConditionModel(**UNET)
-    _write_part(folder / "unet", unet, dict(unet.config))
+    write_part(folder / "unet", unet, dict(unet.config))
     vae = AutoencoderKL(**VAE)
-    _write_part(folder / "vae", vae, dict(vae.config))
+    write_part(folder / "vae", vae, dict(vae.config))
     text = CLIPTextModel(CLIPTextConfig(**TEXT))
-    _write_part(folder / "text_encoder", text, text.config.to_dict())
+    write_part(folder / "text_encoder", text, text.config.to_dict())
     vision = CLIPVisionModelWithProjection(CLIPVisionConfig(**VISION))
-    _write_part(folder / "image_encoder", vision, vision.config.to_dict())
+    write_part(folder / "image_encoder", vision, vision.config.to_dict())
     (folder / "scheduler").mkdir()
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(SCHEDULER))
-    adapter = AnimeSketchAdapter.from_unet(UNetShape.from_diffusers(unet.config), RESAMPLER)
+    adapter = AnimeSketchAdapter.from_unet(UNetShape.from_diffusers(unet.config), resampler)
     metadata = AdapterMetadata(num_tokens=16, image_encoder="random", base_model="random")
-    write_adapter(folder / "adapter.safetensors", _spread(adapter).state_dict(), metadata)
+    write_adapter(folder / "adapter.safetensors", spread(adapter).state_dict(), metadata)
     return folder
 
 
-def _write_part(folder: Path, model: nn.Module, config: dict) -> None:
+def write_part(folder: Path, model: nn.Module, config: dict) -> None:
+    """Draws a model's weights anew and writes them with its configuration, in half precision."""
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(config, default=str), encoding="utf-8")
-    weights = {_with_prefix(k): v.detach() for k, v in _spread(model).state_dict().items()}
+    weights = {_with_prefix(k): v.detach() for k, v in spread(model).state_dict().items()}
     if TOKEN_TABLE in weights:
         weights |= compact_token_table(weights[TOKEN_TABLE], TOKEN_IDS)
     halved = {k: v.half() if v.is_floating_point() else v for k, v in weights.items()}
@@ -123,7 +124,7 @@ def _with_prefix(key: str) -> str:
     return f"text_model.{key}" if key.startswith(bare) else key
 
 
-def _spread(model: nn.Module) -> nn.Module:
+def spread(model: nn.Module) -> nn.Module:
     """Draws all weights anew, norms and zero-initialised layers too, so that each one counts."""
     for name, parameter in model.named_parameters():
         if parameter.ndim == 1:
