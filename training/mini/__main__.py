@@ -5,8 +5,8 @@
     python -m training.mini --workspace D ...   # where checkpoints and training pictures lie
 
 Stages: pictures, autoencoder, encoder, base, adapter, decoder, judge, measure, sheet. Each can be
-stopped at any moment and goes on from its last checkpoint when it is started again. Finished models are
-written to the bundle's folder, which nodes, trainer and tests load.
+stopped at any moment and goes on from its last checkpoint when it is started again. Finished
+models are written to the folder of the bundle, which nodes, trainer and tests load.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from .base import Base, train_base
 from .encoder import load_encoder, train_encoder
 from .judge import train_judge
 from .measure import measure
-from .pictures import draw_pictures, load_pictures
+from .pictures import choose_for_adapter, draw_pictures, load_pictures
 from .portraits import load_portraits
 from .sheet import draw_sheet
 
@@ -38,8 +38,8 @@ from .sheet import draw_sheet
 STEPS = {
     "autoencoder": 4600,
     "encoder": 450,
-    "base": 2000,
-    "adapter": 1500,
+    "base": 1600,
+    "adapter": 1300,
     "decoder": 2000,
     "judge": 600,
 }
@@ -74,8 +74,9 @@ class World:
 
 
 def pictures_stage(world: World) -> None:
-    """Draws the training pictures."""
+    """Draws the training pictures and chooses the adapter's."""
     draw_pictures(world.pictures, limit=world.limit)
+    choose_for_adapter(world.pictures, world.workspace / "adapter_pictures")
 
 
 def autoencoder_stage(world: World) -> None:
@@ -111,10 +112,10 @@ def base_stage(world: World) -> None:
 
 def adapter_stage(world: World) -> None:
     """Trains the adapter with the project's own trainer."""
-    draw_pictures(world.pictures, limit=world.limit)
+    pictures_stage(world)
     settings = {
         "model.base": world.bundle,
-        "data.folder": world.pictures,
+        "data.folder": world.workspace / "adapter_pictures",
         "run.output": world.workspace / "adapter",
         "run.max_steps": world.steps["adapter"],
     }

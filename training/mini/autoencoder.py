@@ -10,6 +10,7 @@ from diffusers import AutoencoderKL
 from diffusers.models.attention_processor import AttnProcessor
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from .workspace import Progress, seeded
 
@@ -154,7 +155,9 @@ def line_loss(drawn: Tensor, target: Tensor) -> Tensor:
 def encode(model: AutoencoderKL, pictures: Tensor, batch: int = 64) -> Tensor:
     """The latents that a diffusion model sees (means, scaled): [n, 4, 16, 16] float32."""
     latents = []
-    for part in pictures.split(batch):
+    for part in tqdm(
+        pictures.split(batch), desc="latents", mininterval=10, disable=len(pictures) < 1000
+    ):
         with torch.autocast("cpu", torch.bfloat16):
             latents.append(model.encode(part.float() / 127.5 - 1).latent_dist.mean.float())
     return torch.cat(latents) * SCALING_FACTOR

@@ -55,7 +55,10 @@ def write_base(base: Base, used_tokens: Tensor, folder: Path) -> None:
 
 def read_text_start(model: SketchCLIP) -> CLIPTextModel:
     """The text encoder that the base starts from: the image-text encoder's text tower."""
-    text = CLIPTextModel(model.clip.config.text_config)
+    text = CLIPTextModel._from_config(
+        model.clip.config.text_config,
+        attn_implementation="eager",  # see encoder.py
+    )
     tower = {k: v for k, v in model.clip.text_model.state_dict().items() if k in text.state_dict()}
     text.load_state_dict(tower)
     return text
