@@ -7,18 +7,21 @@ from. A ComfyUI that the user already has is used as it is, with its own Python 
 from __future__ import annotations
 
 import collections
+import contextlib
 import hashlib
 import importlib.util
 import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
@@ -221,7 +224,8 @@ def run_logged(title: str, command: Sequence[str]) -> None:
     print(f"{title} ...", flush=True)
     VENV.mkdir(exist_ok=True)
     started, lines = time.monotonic(), collections.deque(maxlen=200)
-    with LOG.open("a", encoding="utf-8") as log, piped(command) as process:
+    one_stream = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "encoding": "utf-8"}
+    with LOG.open("a", encoding="utf-8") as log, child(command, **one_stream) as process:
         for line in process.stdout or ():
             log.write(line)
             lines.append(line.rstrip())
@@ -232,16 +236,18 @@ def run_logged(title: str, command: Sequence[str]) -> None:
     print(f"  done in {time.monotonic() - started:.0f} s", flush=True)
 
 
-def piped(command: Sequence[str]) -> subprocess.Popen[str]:
-    """Starts a command whose output and errors come as one stream of text."""
-    return subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        encoding="utf-8",
-        errors="replace",
-    )
+@contextlib.contextmanager
+def child(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[Any]]:
+    """Starts a process; an interruption of the block reaches it too, and it may tidy up."""
+    options = {"stdin": subprocess.DEVNULL, "errors": "replace", **options}
+    with subprocess.Popen(command, **options) as process:
+        try:
+            yield process
+        except KeyboardInterrupt:
+            if os.name != "nt":  # there Ctrl-C reaches every process of the console by itself
+                process.send_signal(signal.SIGINT)
+            process.wait()
+            raise
 
 
 def explain_failure(title: str, lines: Sequence[str]) -> str:

@@ -16,7 +16,6 @@ import copy
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -30,6 +29,7 @@ from installation import (
     TORCH,
     VENV,
     QuickstartError,
+    child,
     find_comfyui,
     has_accelerator,
     install,
@@ -268,7 +268,10 @@ def run_tests(arguments: Sequence[str]) -> int:
 def passes(python: Path, check: Sequence[str], environment: dict[str, str]) -> bool:
     """Runs one check in the project's folder."""
     print(f"\n$ {' '.join(check)}", flush=True)
-    return not subprocess.run([python, "-m", *check], cwd=ROOT, env=environment).returncode
+    command = [str(python), "-m", *check]
+    with child(command, stdin=None, cwd=ROOT, env=environment) as process:
+        process.wait()
+    return process.returncode == 0
 
 
 if __name__ == "__main__":

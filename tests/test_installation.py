@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -184,6 +185,25 @@ def test_a_command_shows_its_last_words_and_where_the_rest_is() -> None:
     with pytest.raises(QuickstartError, match=r"Doing it failed(.|\n)*last(.|\n)*quickstart\.log"):
         installation.run_logged("Doing it", command)
     assert installation.LOG.read_text().splitlines() == ["first", "last"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the console does it there")
+def test_an_interruption_reaches_the_child() -> None:
+    code = (
+        "import time\n"
+        "try: print(flush=True); time.sleep(60)\n"
+        "except KeyboardInterrupt: raise SystemExit(5)"
+    )
+
+    def wait_and_interrupt(process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        process.stdout.readline()
+        raise KeyboardInterrupt
+
+    command, options = [sys.executable, "-c", code], {"stdout": subprocess.PIPE}
+    with pytest.raises(KeyboardInterrupt), installation.child(command, **options) as process:
+        wait_and_interrupt(process)
+    assert process.returncode == 5
 
 
 @pytest.mark.parametrize(
