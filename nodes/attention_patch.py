@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from comfy.ldm.modules.attention import optimized_attention
 from torch import Tensor
 
@@ -66,8 +67,9 @@ class SketchPatch:
         return out.reshape(text.shape)  # [b, n, c]
 
     def to(self, target: Any) -> SketchPatch:
-        """Called by ComfyUI when the model moves: frees what lies on another device."""
-        self.reference.leave_other_devices(target)
+        """Called by ComfyUI with a device or type; frees the GPU's memory when the model leaves."""
+        if isinstance(target, torch.device) and target.type == "cpu":
+            self.reference.leave_devices()
         return self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> SketchPatch:

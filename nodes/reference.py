@@ -76,34 +76,39 @@ class SketchReference:
         """
         chosen = tuple(i % self.count for i in latents) if self.count > 1 else (0,)
         key = (gets_sketch, chosen, device, dtype)
-        if key not in self._arranged:
+        found = self._arranged.get(key)
+        if found is None:
+            found = self._arrange(*key)
             if len(self._arranged) >= _MOST_ARRANGEMENTS:
                 self._arranged.clear()
-            self._arranged[key] = {
-                layer: tuple(  # type: ignore[misc]  # a pair in, a pair out
-                    _rows(sketch, none, gets_sketch, chosen).to(device, dtype)
-                    for sketch, none in zip(pair, self._unconditional[layer], strict=True)
-                )
-                for layer, pair in self._sketches.items()
-            }
-        return self._arranged[key]
+            self._arranged[key] = found
+        return found
 
-    def leave_other_devices(self, target: Any) -> None:
-        """Frees what was laid out on devices other than the one the model moves to."""
-        if isinstance(target, torch.device):
-            stale = [key for key in self._arranged if key[2] != target]
-            for key in stale:
-                del self._arranged[key]
+    def _arrange(
+        self,
+        gets_sketch: tuple[bool, ...],
+        chosen: tuple[int, ...],
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> Projections:
+        def rows(sketch: Tensor, none: Tensor) -> Tensor:
+            shown = sketch[list(chosen)]  # [len(chosen), m, c]
+            hidden = none.expand(len(chosen), -1, -1)
+            stacked = torch.cat([shown if gets else hidden for gets in gets_sketch])
+            return stacked.to(device, dtype)  # [chunks * len(chosen), m, c]
+
+        arranged = {}
+        for layer, (key, value) in self._sketches.items():
+            none_key, none_value = self._unconditional[layer]
+            arranged[layer] = (rows(key, none_key), rows(value, none_value))
+        return arranged
+
+    def leave_devices(self) -> None:
+        """Frees what was laid out on devices other than the CPU."""
+        for key in list(self._arranged):  # another GPU's thread may add to it meanwhile
+            if key[2].type != "cpu":
+                self._arranged.pop(key, None)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> SketchReference:
         # It never changes, so a model's clones share it (see SketchPatch).
         return self
-
-
-def _rows(
-    sketch: Tensor, none: Tensor, gets_sketch: tuple[bool, ...], chosen: tuple[int, ...]
-) -> Tensor:
-    """Stacks [n, m, c] and [1, m, c] to [chunks * len(chosen), m, c]."""
-    shown = sketch[list(chosen)]
-    hidden = none.expand(len(chosen), -1, -1)
-    return torch.cat([shown if gets else hidden for gets in gets_sketch])

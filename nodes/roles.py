@@ -33,7 +33,7 @@ def sketch_gets(conds: Sequence[Conds | None], guider: Any) -> tuple[bool, ...]:
         return tuple(position == 0 for position in range(len(conds)))
     owners = _uuid_owners(guider)
     return tuple(
-        _gets(_role(cond, roles, owners), position, len(conds))
+        cond is not None and _gets(_role(cond, roles, owners), position, len(conds))
         for position, cond in enumerate(conds)
     )
 
@@ -46,9 +46,7 @@ def _gets(role: str | None, position: int, count: int) -> bool:
     return position == 0 and count > 1
 
 
-def _role(cond: Conds | None, roles: Mapping[str, Conds], owners: Mapping[Any, str]) -> str | None:
-    if cond is None:
-        return None
+def _role(cond: Conds, roles: Mapping[str, Conds], owners: Mapping[Any, str]) -> str | None:
     for role, known in roles.items():
         if cond is known:
             return role

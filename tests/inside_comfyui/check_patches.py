@@ -214,14 +214,20 @@ def test_follows_the_queries_type_and_attn_precision(pack, apply, monkeypatch):
     assert seen == [(torch.bfloat16,) * 3 + (torch.float32,)] * 2
 
 
-def test_moving_the_model_frees_other_devices(apply, sample):
+def test_moving_the_model_away_frees_the_device(apply, sample):
     patched = apply()
     sample(patched)
     patch = _attn2(patched)["input", 1, 0]
+    laid_out = patch.reference._arranged
+    assert {key[2].type for key in laid_out} == {"cpu"}
+    chunks, latents, _, dtype = next(iter(laid_out))
+    patch.reference.arranged(chunks, latents, torch.device("meta"), dtype)  # stands for a GPU
+    assert len(laid_out) == 2
     assert patch.to(torch.float16) is patch
-    assert patch.reference._arranged
     assert patch.to(torch.device("meta")) is patch
-    assert not patch.reference._arranged
+    assert len(laid_out) == 2
+    assert patch.to(torch.device("cpu")) is patch
+    assert {key[2].type for key in laid_out} == {"cpu"}
 
 
 def test_separate_calls_for_each_conditioning_give_the_same(
