@@ -54,12 +54,15 @@ def install(model: Any, layers: Iterable[CrossAttentionLayer], reference: Sketch
 def start_run(executor: Any, noise: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """Around the whole sampling: keeps the guider in reach and finds the sigma ranges."""
     guider = executor.class_obj
-    options = guider.model_options["transformer_options"]  # the guider's own for this run
+    options = guider.model_options["transformer_options"]  # ComfyUI's guider: its own for this run
     references: Sequence[SketchReference] = options.get(REFERENCES, ())
     _check_batch(references, len(noise))
     schedule = guider.model_patcher.get_model_object("model_sampling")
     options[KEY] = SamplingRun(guider, sigma_ranges(references, schedule))
-    return executor(noise, *args, **kwargs)
+    try:
+        return executor(noise, *args, **kwargs)
+    finally:
+        options.pop(KEY, None)  # some guiders keep their options, and with them the guider itself
 
 
 def start_step(
@@ -102,7 +105,8 @@ def start_call(
     dtype = base_model.manual_cast_dtype or base_model.get_dtype()
     options[CALL] = prepare_call(options, len(x), x.device, dtype)
     replace = options.get("patches_replace", {})
-    options["patches_replace"] = {**replace, "attn2": chain_short_patches(replace["attn2"])}
+    attn2 = chain_short_patches(replace.get("attn2", {}))
+    options["patches_replace"] = {**replace, "attn2": attn2}
     return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
 
 
