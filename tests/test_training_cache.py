@@ -88,16 +88,18 @@ def test_another_preparation_is_another_cache(models, folder, tmp_path):
     assert coarse.encoded_items == (12, 12, 24)
 
 
-def test_a_damaged_file_is_made_again(models, folder, tmp_path):
+@pytest.mark.parametrize("position", [-5, 5000])  # in a key, in a value
+def test_a_damaged_file_is_made_again(models, folder, tmp_path, position):
     first = Counted(models, folder, tmp_path / "out")
+    names = first.dataset.targets
+    before = first.encoded.moments(names)
     (path,) = (tmp_path / "out" / "cache").glob("moments-*/*.safetensors")
     content = bytearray(path.read_bytes())
-    content[-5] ^= 1  # one bit
+    content[position] ^= 1  # one bit
     path.write_bytes(content)
     second = Counted(models, folder, tmp_path / "out")
     assert second.encoded_items == (12, 0, 0)
-    names = first.dataset.targets
-    assert torch.equal(first.encoded.moments(names), second.encoded.moments(names))
+    assert torch.equal(second.encoded.moments(names), before)
     path.write_bytes(content[:100])
     assert Counted(models, folder, tmp_path / "out").pictures == 12
 

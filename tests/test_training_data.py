@@ -104,8 +104,8 @@ def test_missing_data_is_an_error_that_says_what_is_needed(tmp_path):
     (tmp_path / "metadata.jsonl").write_text("\n")
     with pytest.raises(DataError, match="lists no pictures"):
         Dataset(DataSettings(folder=str(tmp_path)))
+    folder = tiny_world.write_sketches(tmp_path / "d", count=1)
     with pytest.raises(DataError, match=r"has no 'shot'"):
-        folder = tiny_world.write_sketches(tmp_path / "d", count=1)
         Dataset(DataSettings(folder=str(folder), reference="group", group_column="shot"))
 
 

@@ -68,7 +68,7 @@ class Store:
                 'it in another precision (cache.precision = "fp32").'
             )
         tensors = {"keys": _pack(keys), "values": values}
-        metadata = {"crc32": str(_crc32(values))}
+        metadata = {"crc32": str(_crc32(**tensors))}
         path = self.folder / f"{hashlib.sha256(b''.join(keys)).hexdigest()[:24]}.safetensors"
         write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
         self._map(path)
@@ -83,7 +83,7 @@ class Store:
         try:
             with safe_open(path, "pt") as file:
                 keys, values = file.get_tensor("keys"), file.get_tensor("values")
-                whole = file.metadata()["crc32"] == str(_crc32(values))
+                whole = file.metadata()["crc32"] == str(_crc32(keys, values))
         except (SafetensorError, OSError, KeyError, TypeError):
             whole, keys, values = False, torch.empty(0), torch.empty(0)
         if not whole or tuple(values.shape[1:]) != self.shape:
@@ -225,5 +225,9 @@ def _pack(keys: Sequence[bytes]) -> Tensor:
     return torch.frombuffer(bytearray(b"".join(keys)), dtype=torch.uint8).view(len(keys), 32)
 
 
-def _crc32(values: Tensor) -> int:
-    return zlib.crc32(values.contiguous().view(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]
+def _crc32(keys: Tensor, values: Tensor) -> int:
+    checksum = 0
+    for tensor in (keys, values):
+        content = tensor.contiguous().view(-1).view(torch.uint8).numpy()
+        checksum = zlib.crc32(content, checksum)  # type: ignore[arg-type]
+    return checksum
