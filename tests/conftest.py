@@ -15,6 +15,8 @@ import pytest
 from comfyui_server import ComfyUIServer, free_port
 from installation import link_pack
 
+collect_ignore = ["inside_comfyui"]  # test_nodes_inside.py runs that folder in its own process
+
 SHARED_FOLDERS = ("custom_nodes", "input", "models", "output", "temp", "user")
 
 
