@@ -13,10 +13,10 @@ from ..animesketchnet_core.unet_layers import (
     cross_attention_layers,
 )
 from ..animesketchnet_core.weight_file import check_fits_unet
+from .links import EncodedSketch, SketchType
 from .reference import Projections, SketchReference
 from .sampling import install
 from .schema import schema
-from .types import EncodedSketch, SketchType
 
 
 class ApplyAnimeSketchNet(io.ComfyNode):

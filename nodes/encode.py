@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ..animesketchnet_core.clip_input import fit_sketch, pixel_values, unconditional_pixel_values
 from ..animesketchnet_core.weight_file import WrongAdapterError, check_fits_encoder
+from .links import AnimeSketchNetType, EncodedSketch, LoadedAdapter, SketchType
 from .schema import schema
-from .types import AnimeSketchNetType, EncodedSketch, LoadedAdapter, SketchType
 
 PENULTIMATE = -2  # ComfyUI counts layers, transformers hidden_states; both mean the last but one
 

@@ -12,8 +12,8 @@ from ..animesketchnet_core.weight_file import read_adapter
 from ..animesketchnet_core.weight_kinds import WHERE, WrongAdapterError, check_kind
 from ..animesketchnet_core.weight_layouts import canonical_keys
 from .folders import adapter_files, adapter_path
+from .links import AnimeSketchNetType, LoadedAdapter
 from .schema import schema
-from .types import AnimeSketchNetType, LoadedAdapter
 
 
 class LoadAnimeSketchNet(io.ComfyNode):

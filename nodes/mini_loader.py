@@ -9,9 +9,9 @@ from comfy_api.latest import io
 
 from ..animesketchnet_core.mini import MINI_FOLDER, adapter_path
 from ..animesketchnet_core.weight_file import read_adapter
+from .links import AnimeSketchNetType, LoadedAdapter
 from .mini_models import load_clip, load_clip_vision, load_unet, load_vae
 from .schema import schema
-from .types import AnimeSketchNetType, LoadedAdapter
 
 FOLDER_VARIABLE = "ANIMESKETCHNET_MINI"
 

@@ -22,7 +22,7 @@ import folder_paths
 from torch import Tensor, nn
 
 from ..animesketchnet_core.mini import load_part
-from .types import Patcher
+from .links import Patcher
 
 
 class _MiniSD15(comfy.supported_models.SD15):
