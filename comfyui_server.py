@@ -37,6 +37,10 @@ class ComfyUIError(RuntimeError):
     """ComfyUI did not start, refused a workflow, or failed while it ran one."""
 
 
+class ServerEndedError(ComfyUIError):
+    """The server's process is gone; only its log can say why."""
+
+
 def free_port() -> int:
     """Returns a loopback port that nothing listens on."""
     with socket.socket() as probe:
@@ -277,7 +281,7 @@ def follow(messages: Messages, prompt_id: str, on_progress: OnProgress) -> None:
     """Reports the steps of one prompt until it has ended, well or badly.
 
     Raises:
-        ComfyUIError: the messages ended first, so the server died.
+        ServerEndedError: the messages ended first, so the server is gone.
     """
     ends = {"execution_success", "execution_error", "execution_interrupted"}
     for message in messages:
@@ -288,7 +292,7 @@ def follow(messages: Messages, prompt_id: str, on_progress: OnProgress) -> None:
             on_progress(str(data["node"]), int(data["value"]), int(data["max"]))
         if kind in ends:
             return
-    raise ComfyUIError("ComfyUI ended while it worked on the picture.")
+    raise ServerEndedError("ComfyUI ended while it worked on the picture.")
 
 
 def describe_refusal(body: bytes) -> str:

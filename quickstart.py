@@ -22,7 +22,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from comfyui_server import ComfyUIError, ComfyUIServer, free_port, port_is_busy
+from comfyui_server import (
+    ComfyUIError,
+    ComfyUIServer,
+    ServerEndedError,
+    free_port,
+    port_is_busy,
+)
 from installation import (
     PACK_NAME,
     ROOT,
@@ -198,8 +204,10 @@ def run(server: ComfyUIServer, workflow: Workflow) -> dict[str, bytes]:
     """Runs the workflow with a progress bar; returns its pictures by file name."""
     try:
         return server.images(server.run(workflow, progress_display(workflow)))
-    except ComfyUIError as error:
+    except ServerEndedError as error:
         raise QuickstartError(f"{error}\n{server.log_tail()}") from error
+    except ComfyUIError as error:
+        raise QuickstartError(f"{error}\nAll of the server's output: {server.log}") from error
 
 
 def progress_display(workflow: Workflow) -> OnProgress:

@@ -13,6 +13,7 @@ import pytest
 from comfyui_server import (
     ComfyUIError,
     ComfyUIServer,
+    ServerEndedError,
     describe_failure,
     describe_refusal,
     follow,
@@ -119,7 +120,7 @@ def test_follow_reports_only_its_own_prompt_and_ends() -> None:
     messages, seen = iter([*sent, progress("mine", 4)]), []
     follow(messages, "mine", lambda *step: seen.append(step))
     assert seen == [("7", 1, 5), ("7", 3, 5)]
-    with pytest.raises(ComfyUIError, match="ended while"):
+    with pytest.raises(ServerEndedError, match="ended while"):
         follow(iter([progress("mine", 1)]), "mine", lambda *step: None)
 
 

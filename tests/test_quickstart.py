@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import quickstart
-from comfyui_server import ComfyUIServer
+from comfyui_server import ComfyUIServer, ServerEndedError
 from installation import QuickstartError
 
 WORKFLOW = {
@@ -174,7 +174,19 @@ def test_a_refused_workflow_is_explained(started, picture_workflow, capsys) -> N
     message = capsys.readouterr().err
     assert "node 1 (LoadImage)" in message
     assert "sketch.png" in message
-    assert "The last lines of" in message
+    assert "server.log" in message
+
+
+def test_a_server_that_dies_shows_its_last_words(tmp_path, monkeypatch) -> None:
+    server = ComfyUIServer(Path(sys.executable), tmp_path, 1, tmp_path / "server.log")
+    server.log.write_text("Killed\n")
+
+    def die(self: object, *arguments: object) -> None:
+        raise ServerEndedError("ComfyUI ended")
+
+    monkeypatch.setattr(ComfyUIServer, "run", die)
+    with pytest.raises(QuickstartError, match=r"ComfyUI ended\nThe last lines(.|\n)*Killed"):
+        quickstart.run(server, WORKFLOW)
 
 
 def test_a_pack_that_does_not_load_is_explained(comfyui) -> None:
