@@ -111,4 +111,4 @@ def write_full_size(folder: Path) -> Path:
 def test_the_full_size_agrees_with_diffusers(comfyui_folder: Path, tmp_path: Path) -> None:
     folder = write_full_size(tmp_path / "full")
     write_inputs(folder, picture=224, latent=32, text=768, steps=2)
-    assert max(largest_differences(folder, comfyui_folder).values()) < 1e-3
+    assert max(largest_differences(folder, comfyui_folder).values()) < 1e-4
