@@ -111,6 +111,9 @@ def test_latents_go_there_and_back(base):
 def test_a_missing_part_is_named(folder, tmp_path):
     with pytest.raises(m.ModelError, match=r"has no unet/config\.json.*diffusers"):
         m.load_base(tmp_path)
+    (tmp_path / "sd.safetensors").touch()
+    with pytest.raises(m.ModelError, match=r"is a single file.*save_pretrained"):
+        m.load_base(tmp_path / "sd.safetensors")
     with pytest.raises(m.ModelError, match=r"no config\.json.*model\.image_encoder"):
         m.load_image_encoder(tmp_path)
 

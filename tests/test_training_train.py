@@ -256,6 +256,11 @@ def test_a_run_can_start_from_an_inference_file(configure, models):
     assert_same({k: v.half() for k, v in adapter.state_dict().items()}, state_dict)
 
 
+def test_fp16_needs_a_gpu(configure):
+    with pytest.raises(t.ConfigError, match=r'needs a GPU.*"bf16"'):
+        t.train(configure(run={"precision": "fp16"}))
+
+
 def test_wrong_sizes_are_errors_that_name_the_setting(configure, models):
     sizes = tiny_world.SETTINGS["resampler"]
     with pytest.raises(ModelError, match=r"resampler\.embedding_dim is 1280.*width 20\. Set it"):

@@ -170,7 +170,7 @@ class PreviewSettings:
     Attributes:
         every: steps between grids; 0 switches them off.
         prompts: texts, one block of rows each.
-        references: picture files, one row each; empty: the first pictures of the data.
+        references: picture files, one row each; empty: some pictures of the data.
         reference_count: how many of the data's pictures, when references is empty.
         alphas: one column each.
         steps: DDIM steps.
@@ -228,7 +228,8 @@ _RANGES = {  # lowest and highest allowed value
     "run.keep_last": (1, 10**6),
     "run.log_every": (1, 10**9),
     "preview.every": (0, 10**9),
-    "preview.steps": (1, 1000),
+    "preview.reference_count": (1, 1000),
+    "preview.steps": (1, 999),
 }
 
 

@@ -182,6 +182,12 @@ def load_base(source: str | Path) -> Base:
         ModelError: a part is missing or is not what it should be.
     """
     folder = mini.MINI_FOLDER if str(source) == "mini" else Path(source)
+    if folder.is_file():
+        raise ModelError(
+            f"The base model {source} is a single file; the trainer reads folders in diffusers' "
+            "layout. StableDiffusionPipeline.from_single_file(...).save_pretrained(...) of "
+            "diffusers makes one from it."
+        )
     for part in ("unet", "vae", "text_encoder"):
         if not (folder / part / "config.json").is_file():
             raise ModelError(

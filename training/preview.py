@@ -93,12 +93,14 @@ class Previews:
 
 
 def _references(config: TrainConfig, dataset: Dataset) -> list[Tensor]:
-    """Opens the reference pictures: the configured files, or the data's first ones."""
+    """Opens the reference pictures: the configured files, or some of the data's."""
     files = [Path(name) for name in config.preview.references]
     if files:
         return [Pictures(file.parent).open(file.name) for file in files]
-    names = dataset.references[: config.preview.reference_count]
-    return [dataset.pictures.open(name) for name in names]
+    names = dataset.references
+    count = min(config.preview.reference_count, len(names))
+    # Evenly spread: neighbours in the list often show the same thing.
+    return [dataset.pictures.open(names[n * len(names) // count]) for n in range(count)]
 
 
 def _image(tile: Tensor) -> Image.Image:

@@ -80,6 +80,8 @@ def train(config: TrainConfig) -> Result:
     run, seed = config.run, config.run.seed
     device = torch.device(_device(run.device))
     precision = PRECISIONS[run.precision]
+    if run.precision == "fp16" and device.type == "cpu":
+        raise ConfigError('run.precision = "fp16" needs a GPU; on a CPU use "bf16" or "fp32".')
     if run.threads:
         torch.set_num_threads(run.threads)
 
