@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import io
 import json
 import os
 import signal
@@ -283,5 +284,7 @@ def passes(python: Path, check: Sequence[str], environment: dict[str, str]) -> b
 
 
 if __name__ == "__main__":
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # seen at once in a file or pipe too
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does: no orphans
     sys.exit(main())
