@@ -116,6 +116,8 @@ def test_rescaled_autoencoder_draws_the_same_from_unit_latents() -> None:
     assert latents.mean((0, 2, 3)).abs().max() < 0.05
     assert (latents.std((0, 2, 3)) - 1).abs().max() < 0.05
     assert (decode(model, latents) - before).abs().mean() < 0.005  # bfloat16 rounding
+    with torch.no_grad():
+        assert model.encode(pictures / 127.5 - 1).latent_dist.std.max() < 1e-6
 
 
 def test_line_loss_sees_blur() -> None:

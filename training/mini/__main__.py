@@ -148,7 +148,7 @@ def measure_stage(world: World) -> None:
 
 def sheet_stage(world: World) -> None:
     """Draws the README's contact sheet."""
-    draw_sheet(world.bundle, world.workspace / "sheet.png")
+    draw_sheet(world.bundle, world.bundle / "sheet.png")
 
 
 STAGES: dict[str, Callable[[World], None]] = {

@@ -100,8 +100,8 @@ def measure(folder: Path, workspace: Path, limit: int | None = None) -> dict[str
     """Measures the bundle on the test pictures, prints the table and writes figures.json.
 
     Args:
-        folder: the bundle.
-        workspace: holds the judge's checkpoint; figures.json is written here.
+        folder: the bundle; figures.json is written there.
+        workspace: holds the judge's checkpoint.
         limit: use only so many references.
     """
     judge = load_judge(workspace)
@@ -115,7 +115,7 @@ def measure(folder: Path, workspace: Path, limit: int | None = None) -> dict[str
         "base": measure_base(drawer, judge, portraits),
         "adapter": measure_adapter(drawer, judge, portraits, drawings),
     }
-    (workspace / "figures.json").write_text(json.dumps(figures, indent=2))
+    (folder / "figures.json").write_text(json.dumps(figures, indent=2) + "\n")
     print(table(figures))
     return figures
 
