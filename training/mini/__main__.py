@@ -34,14 +34,14 @@ from .pictures import choose_for_adapter, draw_pictures, load_pictures
 from .portraits import load_portraits
 from .sheet import draw_sheet
 
-# Steps of each stage; see the model card for what they cost and give.
+# Steps of each stage. The weights in the repository had fewer: see the model card.
 STEPS = {
-    "autoencoder": 4600,
-    "encoder": 450,
-    "base": 1600,
-    "adapter": 1300,
+    "autoencoder": 6000,
+    "encoder": 2000,
+    "base": 6000,
+    "adapter": 4000,
     "decoder": 2000,
-    "judge": 600,
+    "judge": 1000,
 }
 CONFIG = Path(__file__).parent.parent / "configs" / "mini.toml"
 
