@@ -206,7 +206,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
     if options.threads:
         torch.set_num_threads(options.threads)
-    steps = STEPS if options.steps is None else dict.fromkeys(STEPS, options.steps)
+    steps = STEPS if options.steps is None else dict.fromkeys(STEPS, int(options.steps))
     world = World(options.workspace, options.bundle, steps, options.limit)
     for stage in options.stages or STAGES:
         STAGES[stage](world)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -99,8 +100,8 @@ def _train(
     for step in bar:
         batch = draw_batch(pictures, step, progress.steps, seed)
         with torch.autocast("cpu", torch.bfloat16):
-            latents = model.encode(batch).latent_dist
-            drawn = model.decode(latents.sample(seeded(seed, step, 1))).sample.float()
+            latents = posterior(model, batch)
+            drawn = draw(model, latents.sample(seeded(seed, step, 1)))
         loss = line_loss(drawn, batch) + KL_WEIGHT * latents.kl().mean()
         loss.backward()
         nn.utils.clip_grad_norm_(trained, 1.0)
@@ -142,13 +143,23 @@ def line_loss(drawn: Tensor, target: Tensor) -> Tensor:
     loss = F.l1_loss(drawn, target)
     for _ in range(3):
         smaller_drawn, smaller_target = F.avg_pool2d(drawn, 2), F.avg_pool2d(target, 2)
-        details = [
+        drawn_detail, target_detail = (
             picture - F.interpolate(smaller, scale_factor=2, mode="bilinear")
             for picture, smaller in ((drawn, smaller_drawn), (target, smaller_target))
-        ]
-        loss = loss + F.l1_loss(*details)
+        )
+        loss = loss + F.l1_loss(drawn_detail, target_detail)
         drawn, target = smaller_drawn, smaller_target
     return loss
+
+
+def posterior(model: AutoencoderKL, pictures: Tensor) -> Any:
+    """The distribution of the pictures' latents (diffusers types what encode returns wrongly)."""
+    return cast(Any, model.encode(pictures)).latent_dist
+
+
+def draw(model: AutoencoderKL, latents: Tensor) -> Tensor:
+    """The pictures of unscaled latents, [-1, 1] float32 (diffusers types decode wrongly too)."""
+    return cast(Any, model).decode(latents).sample.float()
 
 
 @torch.inference_mode()
@@ -159,7 +170,7 @@ def encode(model: AutoencoderKL, pictures: Tensor, batch: int = 64) -> Tensor:
         pictures.split(batch), desc="latents", mininterval=10, disable=len(pictures) < 1000
     ):
         with torch.autocast("cpu", torch.bfloat16):
-            latents.append(model.encode(part.float() / 127.5 - 1).latent_dist.mean.float())
+            latents.append(posterior(model, part.float() / 127.5 - 1).mean.float())
     return torch.cat(latents) * SCALING_FACTOR
 
 
@@ -169,7 +180,7 @@ def decode(model: AutoencoderKL, latents: Tensor, batch: int = 32) -> Tensor:
     pictures = []
     for part in latents.split(batch):
         with torch.autocast("cpu", torch.bfloat16):
-            pictures.append(model.decode(part / SCALING_FACTOR).sample.float())
+            pictures.append(draw(model, part / SCALING_FACTOR))
     return (torch.cat(pictures) / 2 + 0.5).clamp(0, 1)
 
 
@@ -182,7 +193,8 @@ def rescale(model: AutoencoderKL, pictures: Tensor) -> AutoencoderKL:
     """
     latents = encode(model, pictures) / SCALING_FACTOR
     mean, deviation = latents.mean((0, 2, 3)), latents.std((0, 2, 3)) * SCALING_FACTOR
-    quant, post = model.quant_conv, model.post_quant_conv
+    layers = cast(Any, model)  # diffusers types both as optional
+    quant, post = layers.quant_conv, layers.post_quant_conv
     quant.bias[:4] = (quant.bias[:4] - mean) / deviation
     quant.weight[:4] /= deviation[:, None, None, None]
     quant.bias[4:], quant.weight[4:] = -30, 0  # the log of the variance; -30 is its lower bound

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -83,7 +84,7 @@ def train_base(
         base.parameters(), weight_decay=0.01, betas=(0.9, 0.99), fused=True
     )
     weights = snr_weights()
-    noises = DDIMScheduler(**SCHEDULER_CONFIG)
+    noises: Any = DDIMScheduler(**SCHEDULER_CONFIG)  # its types ask for IntTensor timesteps
     progress = Progress(workspace / "base.pt", steps)
     parts = {"base": base, "average": average, "optimizer": optimizer}
     bar = progress.loop(progress.restore(**parts), **parts)

@@ -30,7 +30,7 @@ def write_autoencoder(model: AutoencoderKL, folder: Path) -> None:
 def read_autoencoder(folder: Path) -> AutoencoderKL:
     """Reads vae/ back."""
     config, weights = load_part("vae", folder)
-    model = AutoencoderKL.from_config(config)
+    model: Any = AutoencoderKL.from_config(config)
     model.load_state_dict(weights)
     return model.eval()
 
@@ -39,8 +39,8 @@ def write_image_encoder(model: SketchCLIP, folder: Path) -> None:
     """Writes image_encoder/: the vision tower with its projection, without the text's."""
     prefixes = ("vision_model.", "visual_projection.")
     weights = {k: v for k, v in model.clip.state_dict().items() if k.startswith(prefixes)}
-    config = model.clip.config.vision_config.to_dict()
-    _write(folder / "image_encoder", config, weights)
+    config: Any = model.clip.config.vision_config
+    _write(folder / "image_encoder", config.to_dict(), weights)
 
 
 def write_base(base: Base, used_tokens: Tensor, folder: Path) -> None:

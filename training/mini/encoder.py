@@ -7,6 +7,7 @@ base's text encoder starts from.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -61,7 +62,8 @@ class SketchCLIP(nn.Module):
             CLIPConfig(text_config=text, vision_config=vision, projection_dim=WIDTH),
             attn_implementation="eager",  # on the CPU its backward beats SDPA's by far
         )
-        self.redraw = nn.Linear(vision.hidden_size, 3 * vision.patch_size**2)
+        patch: Any = vision.patch_size  # an int here; the type allows pairs
+        self.redraw = nn.Linear(vision.hidden_size, 3 * patch**2)
 
     def loss(self, pixels: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
         """The contrastive and the redrawing loss of pictures [b, 3, 112, 112], tokens [b, 77]."""

@@ -105,7 +105,9 @@ def train_judge(
         optimizer.step()
         optimizer.zero_grad()
         if step % 20 == 0:
-            bar.show(hair=losses[0].item(), tone=losses[1].item(), all=sum(losses).item())
+            bar.show(
+                hair=losses[0].item(), tone=losses[1].item(), all=torch.stack(losses).sum().item()
+            )
     return load_judge(workspace)
 
 
