@@ -190,7 +190,9 @@ def test_a_command_shows_its_last_words_and_where_the_rest_is() -> None:
 @pytest.mark.skipif(os.name == "nt", reason="the console does it there")
 def test_an_interruption_reaches_the_child() -> None:
     code = (
-        "import time\n"
+        "import signal, time\n"
+        # A background job of a shell is started with interrupts ignored, and so are its children.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "try: print(flush=True); time.sleep(60)\n"
         "except KeyboardInterrupt: raise SystemExit(5)"
     )
