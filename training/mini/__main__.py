@@ -1,6 +1,6 @@
 """Trains the mini world from nothing: a small Stable Diffusion, its image encoder, its adapter.
 
-    python -m training.mini                     # every stage; those that are done are skipped
+    python -m training.mini                     # every stage; trained ones are not trained again
     python -m training.mini base                # one stage
     python -m training.mini --workspace D ...   # where checkpoints and training pictures lie
 
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from animesketchnet_core.mini import MINI_FOLDER
 from training import train
-from training.models import clip_tokenizer
+from training.models import clip_tokenizer, fingerprint
 
 from . import bundle
 from .autoencoder import encode, train_autoencoder, train_decoder
@@ -165,15 +165,19 @@ STAGES: dict[str, Callable[[World], None]] = {
 
 
 def cached_latents(world: World, pictures: Tensor) -> Tensor:
-    """The pictures' latents, [n, 4, 16, 16] float16, made once for an autoencoder."""
+    """The pictures' latents, [n, 4, 16, 16] float16, made once for an encoder."""
     path = world.workspace / "latents.pt"
-    weights = (world.bundle / "vae" / "model.safetensors").stat().st_mtime_ns
+    autoencoder = bundle.read_autoencoder(world.bundle)
+    parts = ("encoder", "quant_conv")
+    encoder = "".join(fingerprint(autoencoder.get_submodule(part)) for part in parts)
     if path.exists():
         kept = torch.load(path, weights_only=True)
-        if kept["autoencoder"] == weights and len(kept["latents"]) == len(pictures):
+        if kept.get("encoder") == encoder and len(kept["latents"]) == len(pictures):
             return kept["latents"]
-    latents = encode(bundle.read_autoencoder(world.bundle), pictures).half()
-    torch.save({"autoencoder": weights, "latents": latents}, path)
+    latents = encode(autoencoder, pictures).half()
+    temporary = path.with_suffix(".part")
+    torch.save({"encoder": encoder, "latents": latents}, temporary)
+    temporary.replace(path)
     return latents
 
 

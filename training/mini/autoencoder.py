@@ -163,7 +163,7 @@ def draw(model: AutoencoderKL, latents: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def encode(model: AutoencoderKL, pictures: Tensor, batch: int = 64) -> Tensor:
+def encode(model: AutoencoderKL, pictures: Tensor, batch: int = 16) -> Tensor:
     """The latents that a diffusion model sees (means, scaled): [n, 4, 16, 16] float32."""
     latents = []
     for part in tqdm(
