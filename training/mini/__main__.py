@@ -3,6 +3,7 @@
     python -m training.mini                     # every stage; trained ones are not trained again
     python -m training.mini base                # one stage
     python -m training.mini --workspace D ...   # where checkpoints and training pictures lie
+    python -m training.mini base --go-on        # start from the weights in the repository
 
 Stages: pictures, autoencoder, encoder, base, adapter, decoder, judge, measure, sheet. Each can be
 stopped at any moment and goes on from its last checkpoint when it is started again. Finished
@@ -25,9 +26,9 @@ from training import train
 from training.models import clip_tokenizer, fingerprint
 
 from . import bundle
-from .autoencoder import encode, train_autoencoder, train_decoder
+from .autoencoder import encode, new_autoencoder, train_autoencoder, train_decoder
 from .base import Base, train_base
-from .encoder import load_encoder, train_encoder
+from .encoder import SketchCLIP, load_encoder, train_encoder
 from .judge import train_judge
 from .measure import measure
 from .pictures import choose_for_adapter, draw_pictures, load_pictures
@@ -43,6 +44,7 @@ STEPS = {
     "decoder": 2000,
     "judge": 1000,
 }
+BASE_STRIDE = 2  # the base learns from every second picture: encoding more would cost it steps
 CONFIG = Path(__file__).parent.parent / "configs" / "mini.toml"
 
 
@@ -55,12 +57,14 @@ class World:
         bundle: where finished models are written.
         steps: of each training stage.
         limit: use only so many portraits; None: all.
+        go_on: start from the bundle's models in place of random weights.
     """
 
     workspace: Path
     bundle: Path
     steps: dict[str, int]
     limit: int | None = None
+    go_on: bool = False
 
     @property
     def pictures(self) -> Path:
@@ -82,7 +86,8 @@ def pictures_stage(world: World) -> None:
 def autoencoder_stage(world: World) -> None:
     """Trains the autoencoder."""
     _, pictures = world.load()
-    model = train_autoencoder(pictures, world.workspace, world.steps["autoencoder"])
+    start = bundle.read_autoencoder(world.bundle) if world.go_on else new_autoencoder()
+    model = train_autoencoder(start, pictures, world.workspace, world.steps["autoencoder"])
     bundle.write_autoencoder(model, world.bundle)
 
 
@@ -90,13 +95,19 @@ def encoder_stage(world: World) -> None:
     """Trains the image-text encoder."""
     rows, pictures = world.load()
     ids = tokenize([row["full_text"] for row in rows])
-    model = train_encoder(pictures, ids, world.workspace, world.steps["encoder"])
+    names = torch.tensor([[row["hair_variant"], *row["style"]] for row in rows])
+    torch.manual_seed(3)
+    start = SketchCLIP()
+    if world.go_on:
+        bundle.read_image_encoder(start, world.bundle)
+    model = train_encoder(start, pictures, ids, names, world.workspace, world.steps["encoder"])
     bundle.write_image_encoder(model, world.bundle)
 
 
 def base_stage(world: World) -> None:
     """Trains the UNet and its text encoder; needs the two stages before."""
     rows, pictures = world.load()
+    rows, pictures = rows[::BASE_STRIDE], pictures[::BASE_STRIDE]
     ids = tokenize([text for row in rows for text in row["base_text"]]).unflatten(
         0, (len(rows), -1)
     )
@@ -105,6 +116,8 @@ def base_stage(world: World) -> None:
     latents = cached_latents(world, pictures)
     torch.manual_seed(4)
     base = Base(bundle.read_text_start(encoder))
+    if world.go_on:
+        bundle.read_base(base, world.bundle)
     base = train_base(base, latents, ids, no_caption, world.workspace, world.steps["base"])
     used = torch.cat([ids.unique(), no_caption]).unique()
     bundle.write_base(base, used, world.bundle)
@@ -119,6 +132,8 @@ def adapter_stage(world: World) -> None:
         "run.output": world.workspace / "adapter",
         "run.max_steps": world.steps["adapter"],
     }
+    if world.go_on:
+        settings["model.start"] = world.bundle / "adapter.safetensors"
     changes = [part for key, value in settings.items() for part in (f"--{key}", str(value))]
     train.main(["--config", str(CONFIG), *changes])
     weights = (world.workspace / "adapter" / "adapter.safetensors").read_bytes()
@@ -202,6 +217,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--steps", type=int, help="steps of the named stages, in place of the table's"
     )
     parser.add_argument("--limit", type=int, help="use only so many portraits (to try things out)")
+    parser.add_argument(
+        "--go-on", action="store_true", help="start from the bundle's models, not from nothing"
+    )
     parser.add_argument("--threads", type=int, default=0, help="torch's CPU threads; 0: its choice")
     options = parser.parse_args(argv)
     if unknown := set(options.stages) - STAGES.keys():
@@ -211,7 +229,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     steps = STEPS if options.steps is None else dict.fromkeys(STEPS, int(options.steps))
-    world = World(options.workspace, options.bundle, steps, options.limit)
+    world = World(options.workspace, options.bundle, steps, options.limit, options.go_on)
     for stage in options.stages or STAGES:
         STAGES[stage](world)
 

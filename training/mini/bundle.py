@@ -43,6 +43,17 @@ def write_image_encoder(model: SketchCLIP, folder: Path) -> None:
     _write(folder / "image_encoder", config.to_dict(), weights)
 
 
+def read_image_encoder(model: SketchCLIP, folder: Path) -> None:
+    """Loads image_encoder/ and, for the text tower, text_encoder/ into an image-text encoder.
+
+    What the bundle does not hold, such as the text's projection, stays as it is.
+    """
+    weights = load_part("image_encoder", folder)[1] | load_part("text_encoder", folder)[1]
+    unexpected = model.clip.load_state_dict(weights, strict=False).unexpected_keys
+    if unexpected:
+        raise ValueError(f"{folder} has weights that no image-text encoder has: {unexpected[:3]}.")
+
+
 def write_base(base: Base, used_tokens: Tensor, folder: Path) -> None:
     """Writes unet/, text_encoder/ (only the token rows that training used) and scheduler/."""
     _write(folder / "unet", base.unet.config, base.unet.state_dict())
@@ -51,6 +62,15 @@ def write_base(base: Base, used_tokens: Tensor, folder: Path) -> None:
     _write(folder / "text_encoder", base.text_encoder.config.to_dict(), text)
     schedule = {"_class_name": SCHEDULER_CLASS, **SCHEDULER_CONFIG}
     _write_text(folder / "scheduler" / "scheduler_config.json", json.dumps(schedule, indent=2))
+
+
+def read_base(base: Base, folder: Path) -> None:
+    """Loads unet/ and text_encoder/ into a base."""
+    base.unet.load_state_dict(load_part("unet", folder)[1])
+    text = load_part("text_encoder", folder)[1]
+    base.text_encoder.load_state_dict(
+        {key.removeprefix("text_model."): tensor for key, tensor in text.items()}
+    )
 
 
 def read_text_start(model: SketchCLIP) -> CLIPTextModel:

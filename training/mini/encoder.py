@@ -1,5 +1,7 @@
 """The mini world's image-text encoder: a small CLIP, trained on pictures and their exact captions.
 
+Beside CLIP's contrast it learns to name hair variant and style, and to redraw each patch.
+
 Its vision tower is what the adapter reads, at the penultimate layer; its text tower is where the
 base's text encoder starts from.
 """
@@ -18,6 +20,8 @@ from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig
 from animesketchnet_core.clip_input import pixel_values
 
 from .autoencoder import rate
+from .portraits import HAIR_VARIANTS
+from .styles import AXES
 from .workspace import Progress, load_states, seeded
 
 WIDTH = 128  # of the text, and of the shared embedding
@@ -47,12 +51,16 @@ BATCH = 128
 LEARNING_RATE = 1e-3
 WARM_UP = 100
 REDRAWING_WEIGHT = 1.0
+NAMING_WEIGHT = 0.5
+# What captions cannot tell apart, or seldom name: hair variants that share a name, drawing styles.
+NAMED = {"hair": HAIR_VARIANTS, **{axis: len(words) for axis, words in AXES.items()}}
 
 
 class SketchCLIP(nn.Module):
-    """CLIP, and a linear map that redraws each patch from the penultimate layer.
+    """CLIP, and two linear maps from the penultimate layer: one redraws each patch, one names.
 
-    Captions do not name eyes, noses or mouths; having to redraw them keeps them in the features.
+    Captions do not name eyes, noses or mouths; having to redraw them keeps them in the features,
+    and having to name hair and style from their mean makes those easy to find there.
     """
 
     def __init__(self) -> None:
@@ -64,9 +72,16 @@ class SketchCLIP(nn.Module):
         )
         patch: Any = vision.patch_size  # an int here; the type allows pairs
         self.redraw = nn.Linear(vision.hidden_size, 3 * patch**2)
+        self.name = nn.Linear(vision.hidden_size, sum(NAMED.values()))
 
-    def loss(self, pixels: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """The contrastive and the redrawing loss of pictures [b, 3, 112, 112], tokens [b, 77]."""
+    def loss(self, pixels: Tensor, ids: Tensor, names: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The contrastive, the redrawing and the naming loss.
+
+        Args:
+            pixels: [b, 3, 112, 112].
+            ids: tokens of the captions [b, 77].
+            names: indices into the answers of NAMED [b, len(NAMED)].
+        """
         vision = self.clip.vision_model(pixels, output_hidden_states=True)
         images = F.normalize(self.clip.visual_projection(vision.pooler_output), dim=-1)
         texts = self.clip.text_model(ids).pooler_output
@@ -78,27 +93,36 @@ class SketchCLIP(nn.Module):
         contrastive = F.cross_entropy(logits, match) + F.cross_entropy(logits.T, match)
         patch = VISION_CONFIG["patch_size"]
         patches = F.unfold(pixels, patch, stride=patch).transpose(1, 2)  # b 64 588
-        redrawn = self.redraw(vision.hidden_states[-2][:, 1:])  # b 64 588
-        return contrastive / 2, F.l1_loss(redrawn, patches)
+        features = vision.hidden_states[-2][:, 1:]  # b 64 192
+        redrawing = F.l1_loss(self.redraw(features), patches)
+        answers = self.name(features.mean(1)).float().split(list(NAMED.values()), dim=1)
+        naming = [F.cross_entropy(answer, names[:, k]) for k, answer in enumerate(answers)]
+        return contrastive / 2, redrawing, torch.stack(naming).sum()
 
 
 def train_encoder(
-    pictures: Tensor, ids: Tensor, workspace: Path, steps: int, seed: int = 3
+    model: SketchCLIP,
+    pictures: Tensor,
+    ids: Tensor,
+    names: Tensor,
+    workspace: Path,
+    steps: int,
+    seed: int = 3,
 ) -> SketchCLIP:
     """Trains, or goes on training, the image-text encoder.
 
     Args:
+        model: as it starts.
         pictures: [n, 3, 128, 128] uint8.
         ids: [n, 77] tokens of captions that name everything.
+        names: [n, len(NAMED)] indices into the answers of NAMED.
         workspace: folder of the checkpoint.
         steps: number of steps in all.
-        seed: of weights, order and framing.
+        seed: of order and framing.
 
     Returns:
         The averaged encoder.
     """
-    torch.manual_seed(seed)
-    model = SketchCLIP()
     average = EMAModel(model.parameters(), decay=0.998, use_ema_warmup=True)
     optimizer = torch.optim.AdamW(
         model.parameters(), weight_decay=0.05, betas=(0.9, 0.98), fused=True
@@ -109,8 +133,9 @@ def train_encoder(
     for step in bar:
         chosen = torch.randint(len(pictures), (BATCH,), generator=seeded(seed, step))
         with torch.autocast("cpu", torch.bfloat16):
-            contrastive, redrawing = model.loss(frame(pictures[chosen], seed, step), ids[chosen])
-        (contrastive + REDRAWING_WEIGHT * redrawing).backward()
+            pixels = frame(pictures[chosen], seed, step)
+            contrastive, redrawing, naming = model.loss(pixels, ids[chosen], names[chosen])
+        (contrastive + REDRAWING_WEIGHT * redrawing + NAMING_WEIGHT * naming).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for group in optimizer.param_groups:
             group["lr"] = LEARNING_RATE * rate(step, steps, WARM_UP)
@@ -118,7 +143,9 @@ def train_encoder(
         optimizer.zero_grad()
         average.step(model.parameters())
         if step % 20 == 0:
-            bar.show(contrastive=contrastive.item(), redrawing=redrawing.item())
+            bar.show(
+                contrastive=contrastive.item(), redrawing=redrawing.item(), naming=naming.item()
+            )
     return load_encoder(workspace)
 
 
