@@ -94,7 +94,11 @@ def _write(folder: Path, config: Mapping[str, Any], weights: Mapping[str, Tensor
     temporary = folder / "model.safetensors.part"
     save_file(halves, temporary, {"format": "pt"})
     os.replace(temporary, folder / "model.safetensors")
-    plain = {k: v for k, v in sorted(config.items()) if not isinstance(v, torch.dtype)}
+    plain = {
+        key: value
+        for key, value in sorted(config.items())
+        if not isinstance(value, torch.dtype) and key != "_use_default_values"  # in no fixed order
+    }
     _write_text(folder / "config.json", json.dumps(plain, indent=2, default=str))
 
 
