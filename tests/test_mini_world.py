@@ -12,10 +12,10 @@ from torch import nn
 
 from training.mini.autoencoder import CONFIG, decode, encode, line_loss, rate, rescale
 from training.mini.base import snr_weights
-from training.mini.judge import QUESTIONS, Truth
 from training.mini.measure import agreement, ask_for, table
 from training.mini.pictures import draw_pictures, load_pictures, mirror
 from training.mini.portraits import TONES, draw_captions, load_portraits
+from training.mini.questions import QUESTIONS, Truth
 from training.mini.styles import AXES, PAPER_VALUES, Style, render
 from training.mini.workspace import Progress, load_states, seeded
 

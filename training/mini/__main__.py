@@ -95,12 +95,12 @@ def encoder_stage(world: World) -> None:
     """Trains the image-text encoder."""
     rows, pictures = world.load()
     ids = tokenize([row["full_text"] for row in rows])
-    names = torch.tensor([[row["hair_variant"], *row["style"]] for row in rows])
+    answers = torch.tensor([row["answers"] for row in rows])
     torch.manual_seed(3)
     start = SketchCLIP()
     if world.go_on:
         bundle.read_image_encoder(start, world.bundle)
-    model = train_encoder(start, pictures, ids, names, world.workspace, world.steps["encoder"])
+    model = train_encoder(start, pictures, ids, answers, world.workspace, world.steps["encoder"])
     bundle.write_image_encoder(model, world.bundle)
 
 

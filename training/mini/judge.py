@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -13,36 +12,14 @@ from torchvision.models.resnet import BasicBlock, ResNet
 
 from .autoencoder import rate
 from .pictures import mirror
-from .portraits import ACCESSORIES, HAIR_VARIANTS, TONES, Portrait
-from .styles import AXES, Style, render
+from .portraits import Portrait
+from .questions import QUESTIONS, Truth
+from .styles import Style, render
 from .workspace import Progress, load_states, seeded
 
-# Every question and its number of answers.
-QUESTIONS: dict[str, int] = {
-    "hair": HAIR_VARIANTS,
-    "tone": len(TONES),
-    "facing": 2,
-    **dict.fromkeys(ACCESSORIES, 2),
-    **{axis: len(words) for axis, words in AXES.items()},
-}
 BATCH = 64
 LEARNING_RATE = 2e-3
 WARM_UP = 50
-
-
-@dataclass(frozen=True)
-class Truth:
-    """What a picture should show, as indices into the answers of QUESTIONS."""
-
-    answers: tuple[int, ...]
-
-    @classmethod
-    def of(cls, face: Portrait, style: Style) -> Truth:
-        """The answers for a face drawn in a style."""
-        worn = [int(name in face.accessories) for name in ACCESSORIES]
-        facing = int(face.facing == "right")
-        style_answers = [getattr(style, axis) for axis in AXES]
-        return cls((face.hair_variant, TONES.index(face.tone), facing, *worn, *style_answers))
 
 
 class Judge(nn.Module):

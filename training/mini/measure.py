@@ -18,8 +18,9 @@ from animesketchnet_core.weight_file import read_adapter
 from training.models import Base, ImageEncoder, load_base, load_image_encoder
 from training.sample import ddim_sample
 
-from .judge import QUESTIONS, Judge, Truth, accuracy, load_judge
+from .judge import Judge, accuracy, load_judge
 from .portraits import TONES, Portrait, load_portraits
+from .questions import QUESTIONS, Truth
 from .styles import AXES, Style, render
 
 ALPHAS = (0.0, 0.5, 1.0)

@@ -6,7 +6,6 @@ import json
 import os
 import random
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .portraits import Portrait, draw_captions, load_portraits
+from .questions import Truth
 from .styles import Style, render
 
 STYLES_PER_PORTRAIT = 4  # 32,000 pictures
@@ -30,8 +30,9 @@ def draw_pictures(folder: Path, seed: int = 1, limit: int | None = None) -> None
     """Writes the data set that the autoencoder, the base and the adapter learn from.
 
     The folder gets PNG files of 128 x 128 and metadata.jsonl: file_name, text (captions for the
-    adapter), base_text (captions for the base), full_text (everything in words), hair_variant and
-    style (indices), and group (both: pictures of one group may be each other's reference).
+    adapter), base_text (captions for the base), full_text (everything in words), answers (the
+    same as indices) and group (hair variant and style: pictures of one group may be each other's
+    reference).
 
     Args:
         folder: where to write; nothing is done when its metadata.jsonl is there already.
@@ -94,8 +95,7 @@ def _row(name: str, face: Portrait, style: Style, rng: random.Random) -> dict[st
         "text": draw_captions(face, style, rng, HAIR_NAMED["adapter_captions"]),
         "base_text": draw_captions(face, style, rng, HAIR_NAMED["captions"]),
         "full_text": face.caption(style_words=style.words()),
-        "hair_variant": face.hair_variant,
-        "style": astuple(style),
+        "answers": Truth.of(face, style).answers,
         "group": f"{face.hair_variant}/{style.code()}",
     }
 
