@@ -25,15 +25,15 @@ def run(folder: Path, *words: str) -> None:
 
 def test_every_stage_runs_from_nothing(tmp_path: Path) -> None:
     run(tmp_path, "pictures", *TRAINED, "--steps", "1", "--limit", "2")
-    run(tmp_path, "measure", "sheet", "--limit", "2")
+    run(tmp_path, "measure", "--limit", "2")
     figures = json.loads((tmp_path / "bundle" / "figures.json").read_text())
     assert figures["pictures"] == 2
     assert {*FOLLOWED, *AXES, "hair"} <= figures["adapter"]["0.5"].keys()
-    assert (tmp_path / "bundle" / "sheet.png").is_file()
-    # Trained stages are not trained again.
-    before = (tmp_path / "bundle" / "vae" / "model.safetensors").read_bytes()
-    run(tmp_path, "autoencoder", "--steps", "1", "--limit", "2")
-    assert (tmp_path / "bundle" / "vae" / "model.safetensors").read_bytes() == before
+    # A trained stage is not trained again.
+    written = tmp_path / "bundle" / "image_encoder" / "model.safetensors"
+    before = written.read_bytes()
+    run(tmp_path, "encoder", "--steps", "1", "--limit", "2")
+    assert written.read_bytes() == before
 
 
 def test_training_goes_on_from_the_weights_of_the_bundle(tmp_path: Path) -> None:
