@@ -57,7 +57,7 @@ def test_base_and_encoder_are_read_as_they_were_written(tmp_path: Path) -> None:
     other = SketchCLIP()
     bundle.read_image_encoder(other, tmp_path)
     read = Base(bundle.read_text_start(other))
-    bundle.read_base(read, tmp_path)
+    bundle.read_unet(read, tmp_path)
     for before, after in ((written, read), (encoder.clip.vision_model, other.clip.vision_model)):
         stored = after.state_dict()
         for key, tensor in before.state_dict().items():

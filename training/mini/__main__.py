@@ -117,7 +117,7 @@ def base_stage(world: World) -> None:
     torch.manual_seed(4)
     base = Base(bundle.read_text_start(encoder))
     if world.go_on:
-        bundle.read_base(base, world.bundle)
+        bundle.read_unet(base, world.bundle)
     base = train_base(base, latents, ids, no_caption, world.workspace, world.steps["base"])
     used = torch.cat([ids.unique(), no_caption]).unique()
     bundle.write_base(base, used, world.bundle)

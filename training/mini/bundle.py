@@ -64,13 +64,9 @@ def write_base(base: Base, used_tokens: Tensor, folder: Path) -> None:
     _write_text(folder / "scheduler" / "scheduler_config.json", json.dumps(schedule, indent=2))
 
 
-def read_base(base: Base, folder: Path) -> None:
-    """Loads unet/ and text_encoder/ into a base."""
+def read_unet(base: Base, folder: Path) -> None:
+    """Loads unet/ into a base; its text encoder comes from the image-text encoder, as ever."""
     base.unet.load_state_dict(load_part("unet", folder)[1])
-    text = load_part("text_encoder", folder)[1]
-    base.text_encoder.load_state_dict(
-        {key.removeprefix("text_model."): tensor for key, tensor in text.items()}
-    )
 
 
 def read_text_start(model: SketchCLIP) -> CLIPTextModel:
