@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from training.mini.autoencoder import CONFIG, decode, encode, line_loss, rate, rescale
-from training.mini.base import snr_weights
+from training.mini.base import HIGH_NOISE_WEIGHT, loss_weights
 from training.mini.measure import agreement, ask_for, table
 from training.mini.pictures import draw_pictures, load_pictures, mirror
 from training.mini.portraits import TONES, draw_captions, load_portraits
@@ -138,11 +138,13 @@ def test_rate_warms_up_and_falls() -> None:
     assert rates[-1] < 0.03
 
 
-def test_min_snr_weights() -> None:
-    weights = snr_weights()
+def test_loss_weights_are_least_where_all_is_seen_and_most_where_all_is_noise() -> None:
+    weights = loss_weights()
     assert weights.shape == (1000,)
-    assert weights[-1] == 1  # far below the limit, nothing changes
+    assert weights[-1] == HIGH_NOISE_WEIGHT
     assert weights[0] < 0.01
+    assert (weights.diff() >= -1e-6).all()
+    assert (weights == 1).any()  # as much signal as noise
 
 
 def test_stage_goes_on_where_it_stopped(tmp_path: Path) -> None:

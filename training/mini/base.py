@@ -38,6 +38,7 @@ BATCH = 64
 LEARNING_RATE = 1e-3
 WARM_UP = 100
 MIN_SNR_GAMMA = 5.0
+HIGH_NOISE_WEIGHT = 10.0  # at most
 NO_CAPTION = 0.1  # share of pictures drawn without one, for classifier-free guidance
 
 
@@ -83,7 +84,7 @@ def train_base(
     optimizer = torch.optim.AdamW(
         base.parameters(), weight_decay=0.01, betas=(0.9, 0.99), fused=True
     )
-    weights = snr_weights()
+    weights = loss_weights()
     noises: Any = DDIMScheduler(**SCHEDULER_CONFIG)  # its types ask for IntTensor timesteps
     progress = Progress(workspace / "base.pt", steps)
     parts = {"base": base, "average": average, "optimizer": optimizer}
@@ -119,8 +120,13 @@ def train_base(
     return base.eval()
 
 
-def snr_weights() -> Tensor:
-    """Min-SNR weights of the noise loss at each of the 1,000 timesteps (arXiv 2303.09556)."""
+def loss_weights() -> Tensor:
+    """Weights of the noise loss at each of the 1,000 timesteps.
+
+    Where little noise is left they are min-SNR's (arXiv 2303.09556). Where almost all is noise,
+    the caption alone can say which way a face looks, but the noise loss is all but blind to the
+    picture: without more weight there, faces looked left or right by chance.
+    """
     kept = DDIMScheduler(**SCHEDULER_CONFIG).alphas_cumprod
     snr = kept / (1 - kept)
-    return snr.clamp(max=MIN_SNR_GAMMA) / snr
+    return snr.clamp(max=MIN_SNR_GAMMA) / snr * snr.rsqrt().clamp(1, HIGH_NOISE_WEIGHT)

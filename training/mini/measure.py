@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from animesketchnet_core.adapter import AnimeSketchAdapter
 from animesketchnet_core.clip_input import fit_sketch
@@ -25,6 +26,7 @@ from .styles import AXES, Style, render
 
 ALPHAS = (0.0, 0.5, 1.0)
 STEPS, GUIDANCE = 50, 3.0
+BATCH = 50  # pictures drawn at once
 ACCESSORY_ODDS = {"earrings": 0.2, "freckles": 0.15, "flowers": 0.1}  # as in the data set
 FOLLOWED = ("facing", "glasses", "beard", "tone")
 
@@ -63,19 +65,22 @@ class Drawer:
             [b, 3, 128, 128] in [0, 1].
         """
         noise = torch.randn(len(prompts), 4, 16, 16, generator=torch.Generator().manual_seed(seed))
-        features = no_features = None
-        if references is not None:
-            fitted = fit_sketch(references.permute(0, 2, 3, 1), self.encoder.size)
-            features = torch.cat([self.encoder.features(part) for part in fitted.split(100)])
-            no_features = self.encoder.unconditional()
-        text = torch.cat(
-            [self.base.encode_text(prompts[k : k + 100]) for k in range(0, len(prompts), 100)]
-        )
-        latents = ddim_sample(
-            self.base, self.adapter, text, features, no_features, alpha, noise,
-            steps=STEPS, guidance=GUIDANCE, batch=50,
-        )  # fmt: skip
-        return torch.cat([self.base.decode_latents(part).float() for part in latents.split(50)])
+        no_features = None if references is None else self.encoder.unconditional()
+        pictures = []
+        with tqdm(total=len(prompts), desc=f"drawing at alpha {alpha:g}", leave=False) as bar:
+            for start in range(0, len(prompts), BATCH):
+                part = slice(start, start + BATCH)
+                features = None
+                if references is not None:
+                    fitted = fit_sketch(references[part].permute(0, 2, 3, 1), self.encoder.size)
+                    features = self.encoder.features(fitted)
+                latents = ddim_sample(
+                    self.base, self.adapter, prompts[part], features, no_features, alpha,
+                    noise[part], steps=STEPS, guidance=GUIDANCE,
+                )  # fmt: skip
+                pictures.append(self.base.decode_latents(latents).float())
+                bar.update(len(latents))
+        return torch.cat(pictures)
 
 
 def ask_for(reference: Portrait, number: int, rng: random.Random) -> Portrait:
