@@ -16,7 +16,13 @@ from tqdm import tqdm
 from animesketchnet_core.adapter import AnimeSketchAdapter
 from animesketchnet_core.clip_input import fit_sketch
 from animesketchnet_core.weight_file import read_adapter
-from training.models import Base, ImageEncoder, load_base, load_image_encoder
+from training.models import (
+    Base,
+    ImageEncoder,
+    fingerprint,
+    load_base,
+    load_image_encoder,
+)
 from training.sample import ddim_sample
 
 from .judge import Judge, accuracy, load_judge
@@ -26,7 +32,7 @@ from .styles import AXES, Style, render
 
 ALPHAS = (0.0, 0.5, 1.0)
 STEPS, GUIDANCE = 50, 3.0
-BATCH = 50  # pictures drawn at once
+BATCH = 50  # references that are answered at once
 ACCESSORY_ODDS = {"earrings": 0.2, "freckles": 0.15, "flowers": 0.1}  # as in the data set
 FOLLOWED = ("facing", "glasses", "beard", "tone")
 
@@ -64,23 +70,17 @@ class Drawer:
         Returns:
             [b, 3, 128, 128] in [0, 1].
         """
-        noise = torch.randn(len(prompts), 4, 16, 16, generator=torch.Generator().manual_seed(seed))
-        no_features = None if references is None else self.encoder.unconditional()
-        pictures = []
-        with tqdm(total=len(prompts), desc=f"drawing at alpha {alpha:g}", leave=False) as bar:
-            for start in range(0, len(prompts), BATCH):
-                part = slice(start, start + BATCH)
-                features = None
-                if references is not None:
-                    fitted = fit_sketch(references[part].permute(0, 2, 3, 1), self.encoder.size)
-                    features = self.encoder.features(fitted)
-                latents = ddim_sample(
-                    self.base, self.adapter, prompts[part], features, no_features, alpha,
-                    noise[part], steps=STEPS, guidance=GUIDANCE,
-                )  # fmt: skip
-                pictures.append(self.base.decode_latents(latents).float())
-                bar.update(len(latents))
-        return torch.cat(pictures)
+        generator = torch.Generator().manual_seed(seed)
+        noise = torch.randn(len(prompts), 4, 16, 16, generator=generator)
+        features = no_features = None
+        if references is not None:
+            fitted = fit_sketch(references.permute(0, 2, 3, 1), self.encoder.size)
+            features, no_features = self.encoder.features(fitted), self.encoder.unconditional()
+        latents = ddim_sample(
+            self.base, self.adapter, prompts, features, no_features, alpha, noise,
+            steps=STEPS, guidance=GUIDANCE,
+        )  # fmt: skip
+        return self.base.decode_latents(latents).float()
 
 
 def ask_for(reference: Portrait, number: int, rng: random.Random) -> Portrait:
@@ -105,62 +105,114 @@ def ask_for(reference: Portrait, number: int, rng: random.Random) -> Portrait:
 def measure(folder: Path, workspace: Path, limit: int | None = None) -> dict[str, Any]:
     """Measures the bundle on the test pictures, prints the table and writes figures.json.
 
+    A stopped measurement of the same bundle goes on; so does one with a higher limit.
+
     Args:
         folder: the bundle; figures.json is written there.
-        workspace: holds the judge's checkpoint.
+        workspace: holds the judge's checkpoint, and takes the answers so far.
         limit: use only so many references.
     """
     judge = load_judge(workspace)
     portraits, drawings = load_portraits("test", limit)
-    drawer = Drawer.load(folder)
+    cases = [Case.of(face, number) for number, face in enumerate(portraits)]
+    answers = answered(folder, workspace / "answers.pt", judge, cases, drawings)
+    drawn = {f"{alpha:g}": answers[f"alpha {alpha:g}"] for alpha in ALPHAS}
     figures: dict[str, Any] = {
-        "pictures": len(portraits),
+        "pictures": len(cases),
         "steps": STEPS,
         "guidance": GUIDANCE,
         "judge": accuracy(judge, portraits, drawings),
-        "base": measure_base(drawer, judge, portraits),
-        "adapter": measure_adapter(drawer, judge, portraits, drawings),
+        "base": figures_of(answers["base"], [case.captioned for case in cases], portraits, False),
+        "adapter": {
+            alpha: figures_of(given, [case.wanted for case in cases], portraits, True)
+            for alpha, given in drawn.items()
+        },
     }
     (folder / "figures.json").write_text(json.dumps(figures, indent=2) + "\n")
     print(table(figures))
     return figures
 
 
-def measure_base(drawer: Drawer, judge: Judge, portraits: list[Portrait]) -> dict[str, float]:
-    """How often the base alone draws what its caption says."""
-    pictures = drawer.draw([face.caption() for face in portraits], None, 0.0, seed=7)
-    answers = judge.answers(pictures)
-    truth = torch.tensor([Truth.of(face, Style()).answers for face in portraits])
+@dataclass(frozen=True)
+class Case:
+    """One reference and what is asked of it.
+
+    Attributes:
+        face: what the reference shows.
+        style: how it is drawn.
+        asked: what the prompt asks for.
+    """
+
+    face: Portrait
+    style: Style
+    asked: Portrait
+
+    @classmethod
+    def of(cls, face: Portrait, number: int) -> Case:
+        """The case of a test picture; it follows from its number alone."""
+        rng = random.Random(8_000_000 + number)
+        return cls(face, Style.draw_uniform(rng), ask_for(face, number, rng))
+
+    @property
+    def captioned(self) -> Truth:
+        """What the base should draw from the reference's whole caption."""
+        return Truth.of(self.face, Style())
+
+    @property
+    def wanted(self) -> Truth:
+        """What the adapter should draw: hair and style of the reference, all else as asked."""
+        return Truth.of(self.asked, self.style)
+
+
+def answered(
+    folder: Path, path: Path, judge: Judge, cases: list[Case], drawings: Tensor
+) -> dict[str, Tensor]:
+    """The judge's answers to all that is drawn, batch by batch, kept in a file.
+
+    Returns:
+        For "base" and each "alpha 0.5", the answers [cases, len(QUESTIONS)].
+    """
+    drawer = Drawer.load(folder)
+    parts = (drawer.base.unet, drawer.base.vae, drawer.base.text_encoder, drawer.encoder.model)
+    bundle = [fingerprint(part) for part in (*parts, drawer.adapter) if part is not None]
+    kept: dict[str, Any] = torch.load(path, weights_only=True) if path.exists() else {}
+    if kept.get("bundle") != bundle:
+        kept = {"bundle": bundle, "answers": {}}
+    answers: dict[str, Tensor] = kept["answers"]
+    done = len(answers["base"]) if answers else 0
+    with tqdm(total=len(cases), initial=min(done, len(cases)), desc="measuring") as bar:
+        for start in range(done, len(cases), BATCH):
+            part = cases[start : start + BATCH]
+            references = render(drawings[start : start + BATCH], [case.style for case in part])
+            captions = [case.face.caption() for case in part]
+            prompts = [case.asked.caption(hair=False) for case in part]
+            drawn = {"base": drawer.draw(captions, None, 0.0, seed=start)}
+            for alpha in ALPHAS:
+                drawn[f"alpha {alpha:g}"] = drawer.draw(prompts, references, alpha, seed=start + 1)
+            for name, pictures in drawn.items():
+                new = torch.stack(list(judge.answers(pictures).values()), dim=1)
+                answers[name] = torch.cat([answers[name], new]) if name in answers else new
+            temporary = path.with_suffix(".part")
+            torch.save(kept, temporary)
+            temporary.replace(path)
+            bar.update(len(part))
+    return {name: given[: len(cases)] for name, given in answers.items()}
+
+
+def figures_of(
+    answers: Tensor, truths: list[Truth], portraits: list[Portrait], styled: bool
+) -> dict[str, float]:
+    """Share of right answers to each question; `styled`: drawn after a reference."""
+    truth = torch.tensor([truth.answers for truth in truths])
     shown = tone_shown(portraits)
+    asked = ("hair", *FOLLOWED, *AXES) if styled else [q for q in QUESTIONS if q not in AXES]
     return {
-        question: agreement(answers[question], truth[:, k], shown if question == "tone" else None)
+        question: agreement(
+            answers[:, k], truth[:, k], shown if question in ("tone", "grain") else None
+        )
         for k, question in enumerate(QUESTIONS)
-        if question not in AXES
+        if question in asked
     }
-
-
-def measure_adapter(
-    drawer: Drawer, judge: Judge, portraits: list[Portrait], drawings: Tensor
-) -> dict[str, dict[str, float]]:
-    """For each alpha: what came from the reference, and what from the prompt."""
-    rng = random.Random(8)
-    styles = [Style.draw_uniform(rng) for _ in portraits]
-    asked = [ask_for(face, number, rng) for number, face in enumerate(portraits)]
-    prompts = [face.caption(hair=False) for face in asked]
-    references = render(drawings, styles)
-    truth = torch.tensor([Truth.of(face, s).answers for face, s in zip(asked, styles, strict=True)])
-    shown = tone_shown(portraits)
-    figures = {}
-    for alpha in ALPHAS:
-        answers = judge.answers(drawer.draw(prompts, references, alpha, seed=9))
-        figures[f"{alpha:g}"] = {
-            question: agreement(
-                answers[question], truth[:, k], shown if question in ("tone", "grain") else None
-            )
-            for k, question in enumerate(QUESTIONS)
-            if question in ("hair", *FOLLOWED, *AXES)
-        }
-    return figures
 
 
 def tone_shown(portraits: list[Portrait]) -> Tensor:
