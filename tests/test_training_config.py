@@ -32,7 +32,7 @@ def test_an_unknown_key_on_the_command_line_is_an_error_too():
         ({"run": {"batch_size": 2.5}}, r"run\.batch_size is 2\.5; expected an integer"),
         ({"run": {"batch_size": True}}, r"run\.batch_size is True; expected an integer"),
         ({"run": {"batch_size": 0}}, r"run\.batch_size is 0; expected 1 to"),
-        ({"data": {"folder": 3}}, r"data\.folder is 3; expected a text"),
+        ({"data": {"fit": 3}}, r"data\.fit is 3; expected a text"),
         ({"data": {"fit": "squash"}}, r"'squash'; expected one of crop, pad"),
         ({"objective": {"alpha": [0.5]}}, r"expected a list of 2, each a number"),
         ({"objective": {"alpha": [1.0, 0.5]}}, r"\[lowest, highest\]"),
@@ -49,12 +49,13 @@ def test_a_wrong_value_is_an_error_that_names_it(values, message):
 def test_the_command_line_changes_settings_in_every_spelling():
     config, _ = parse(
         ["--config", str(CONFIGS / "mini.toml"), "--set", "run.seed=7", "--run.output=a=b",
-         "--data.folder", "12", "--optimizer.learning_rate", "2e-5", "--objective.alpha", "0.2,1",
+         "--data.folders", "12, b c", "--optimizer.learning_rate", "2e-5",
+         "--objective.alpha", "0.2,1",
          "--preview.prompts", '["a, b", "c"]']
     )  # fmt: skip
     assert config.run.seed == 7
     assert config.run.output == "a=b"
-    assert config.data.folder == "12"
+    assert config.data.folders == ("12", "b c")
     assert config.optimizer.learning_rate == 2e-5
     assert config.objective.alpha == (0.2, 1.0)
     assert config.preview.prompts == ("a, b", "c")

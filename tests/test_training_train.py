@@ -210,7 +210,7 @@ def test_it_learns_a_single_pair_by_heart(configure, tmp_path, models):
     folder = tiny_world.write_sketches(tmp_path / "one", count=1)
     config = configure(
         run={"max_steps": 60, "log_every": 10, "batch_size": 8},
-        data={"folder": str(folder)},
+        data={"folders": [str(folder)]},
         optimizer={"learning_rate": 1e-2},
     )
     t.train(config)

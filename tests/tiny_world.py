@@ -153,7 +153,7 @@ def settings(
     values: dict[str, Any] = {
         **SETTINGS,
         "model": {"base": str(models)},
-        "data": {**SETTINGS["data"], "folder": str(pictures)},
+        "data": {**SETTINGS["data"], "folders": [str(pictures)]},
         "run": {**SETTINGS["run"], "output": str(output)},
     }
     for name, keys in sections.items():

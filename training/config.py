@@ -50,7 +50,10 @@ class DataSettings:
     """The training pictures.
 
     Attributes:
-        folder: holds metadata.jsonl (file_name, text, ...) and the pictures, loose or in .tar.
+        folders: the data sets, each in a layout that sources.py knows.
+        weights: how often an epoch shows each set's pictures, e.g. [1.0, 0.25]; empty: once.
+        picture_column: column of file names, where a list describes the pictures.
+        caption_column: column of captions.
         resolution: side of the square training picture, in pixels.
         fit: "crop" cuts the longer side, "pad" adds white to the shorter one.
         reference: what the adapter sees: "self" (the target), "group" (another picture with the
@@ -59,7 +62,10 @@ class DataSettings:
         self_reference: share of samples whose reference is the target itself, with "group".
     """
 
-    folder: str = ""
+    folders: tuple[str, ...] = ()
+    weights: tuple[float, ...] = ()
+    picture_column: str = "file_name"
+    caption_column: str = "text"
     resolution: int = 512
     fit: str = "crop"
     reference: str = "self"
@@ -251,6 +257,8 @@ def _check_ranges(config: TrainConfig) -> None:
             "objective.drop_image, drop_text and drop_both exclude each other, so their sum must "
             f"not exceed 1; it is {o.drop_image + o.drop_text + o.drop_both}."
         )
+    if any(weight < 0 for weight in config.data.weights):
+        raise ConfigError(f"data.weights is {list(config.data.weights)}; expected 0 or more.")
     if o.alpha[0] > o.alpha[1]:
         raise ConfigError(f"objective.alpha is {list(o.alpha)}; expected [lowest, highest].")
 
@@ -329,7 +337,9 @@ def _hint(section: str, name: str) -> Any:
 
 
 def _parse(key: str, text: str, hint: Any) -> Any:
-    """Reads a command-line value with TOML's grammar."""
+    """Reads a command-line value with TOML's grammar; texts in a list need no quotes."""
+    if hint == tuple[str, ...] and not text.lstrip().startswith("["):
+        return [part.strip() for part in text.split(",") if part.strip()]
     bare_list = typing.get_origin(hint) is tuple and not text.lstrip().startswith("[")
     try:
         return tomllib.loads(f"value = [{text}]" if bare_list else f"value = {text}")["value"]

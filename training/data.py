@@ -1,25 +1,17 @@
-"""Reads the training data and decides what each sample of the stream is made of.
+"""Decides what each sample of the training stream is made of: picture, reference, caption.
 
-A data set is a folder with metadata.jsonl (Hugging Face's ImageFolder: one JSON object a line with
-file_name and text) and the pictures, loose or in uncompressed .tar files beside it. `text` is one
-caption or a list of which one is drawn for each sample.
+Where the pictures come from is the matter of sources.py.
 """
 
 from __future__ import annotations
 
-import io
-import json
-import tarfile
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from animesketchnet_core import clip_input
@@ -27,70 +19,26 @@ from animesketchnet_core import clip_input
 from . import draws
 from .config import DataSettings
 from .draws import Purpose
-
-
-class DataError(ValueError):
-    """Training data that is missing, unreadable or incomplete."""
-
-
-class Pictures:
-    """The picture files of a folder, loose or in .tar files; opened by name."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._members = {  # where each picture lies in which tar: (tar, offset, size)
-            member.name.removeprefix("./"): (path, member.offset_data, member.size)
-            for path in sorted(folder.glob("*.tar"))
-            for member in _tar_members(path)
-        }
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._members or (self.folder / name).is_file()
-
-    def read(self, name: str) -> bytes:
-        """Reads a picture file's bytes."""
-        if name not in self._members:
-            return (self.folder / name).read_bytes()
-        path, offset, size = self._members[name]
-        with path.open("rb") as file:
-            file.seek(offset)
-            return file.read(size)
-
-    def open(self, name: str) -> Tensor:
-        """Decodes a picture.
-
-        Returns:
-            float32 [1, height, width, 4] in [0, 1], with transparency.
-
-        Raises:
-            DataError: the file is no picture, or a damaged one.
-        """
-        try:
-            picture = Image.open(io.BytesIO(self.read(name)))
-            picture = ImageOps.exif_transpose(picture).convert("RGBA")
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-            raise DataError(
-                f"{self.folder / name} cannot be read as a picture ({error}). Replace the file or "
-                "remove its line from metadata.jsonl."
-            ) from error
-        return torch.from_numpy(np.array(picture)).float()[None] / 255
+from .sources import DataError, Pictures, Record, read_source, resolve
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of metadata.jsonl.
+    """One target picture.
 
     Attributes:
-        picture: file name of the target.
+        picture: path of the target.
         captions: one or more; a sample draws one.
-        reference: file name of the picture that the adapter sees; None: drawn from the group.
+        reference: path of the picture that the adapter sees; None: drawn from the group.
         group: rows with the same group serve each other as references.
+        weight: how often an epoch shows it; a fraction: that share of such rows.
     """
 
     picture: str
     captions: tuple[str, ...]
     reference: str | None
-    group: str
+    group: tuple[int, str]
+    weight: float
 
 
 @dataclass(frozen=True)
@@ -98,8 +46,8 @@ class Sample:
     """What one sample of the stream shows.
 
     Attributes:
-        picture: file name of the target.
-        reference: file name of the reference.
+        picture: path of the target.
+        reference: path of the reference.
         caption: the text.
     """
 
@@ -112,16 +60,24 @@ class Dataset:
     """The rows and the endless stream of samples drawn from them."""
 
     def __init__(self, settings: DataSettings) -> None:
-        """Reads metadata.jsonl and finds every picture.
+        """Finds every picture and its captions.
 
         Raises:
-            DataError: a file or a column is missing, or a line is not what it should be.
+            DataError: a file or a column is missing, or an entry is not what it should be.
         """
         self.settings = settings
-        self.pictures, self.rows = _read(settings)
-        self._groups: dict[str, list[int]] = {}
+        self.pictures = Pictures()
+        self.rows = _read(settings, self.pictures)
+        self._groups: dict[tuple[int, str], list[int]] = {}
         for number, row in enumerate(self.rows):
             self._groups.setdefault(row.group, []).append(number)
+        weights = np.array([row.weight for row in self.rows])
+        self._blocks = [(w, np.flatnonzero(weights == w)) for w in dict.fromkeys(weights)]
+        self.epoch_length = sum(_shown(weight, len(rows)) for weight, rows in self._blocks)
+        if self.epoch_length == 0:
+            raise DataError("data.weights and the folders' repeats leave no picture to train on.")
+        self._epoch = -1
+        self._order = np.empty(0, dtype=int)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -149,12 +105,26 @@ class Dataset:
         return list(dict.fromkeys(text for row in self.rows for text in row.captions))
 
     def sample(self, seed: int, position: int) -> Sample:
-        """Draws the sample at a position of the stream; each epoch shows every row once."""
-        epoch, place = divmod(position, len(self.rows))
-        number = int(_epoch_order(seed, epoch, len(self.rows))[place])
+        """Draws the sample at a position of the stream; each epoch shows a row `weight` times."""
+        epoch, place = divmod(position, self.epoch_length)
+        number = int(self._epoch_order(seed, epoch)[place])
         row = self.rows[number]
         choice = draws.integer(seed, Purpose.CAPTION, position, len(row.captions))
         return Sample(row.picture, self._reference(number, seed, position), row.captions[choice])
+
+    def _epoch_order(self, seed: int, epoch: int) -> np.ndarray:
+        """The rows' numbers in the order in which an epoch shows them, [epoch_length]."""
+        if epoch != self._epoch:
+            parts = []
+            for block, (weight, rows) in enumerate(self._blocks):
+                parts += [rows] * int(weight)
+                chance = draws.generator(seed, Purpose.SHARE, epoch * len(self._blocks) + block)
+                rest = _shown(weight, len(rows)) - int(weight) * len(rows)
+                parts.append(chance.permutation(rows)[:rest])
+            shown = np.concatenate(parts)
+            self._order = shown[draws.epoch_order(seed, epoch, len(shown))]
+            self._epoch = epoch
+        return self._order
 
     def _reference(self, number: int, seed: int, position: int) -> str:
         row = self.rows[number]
@@ -201,62 +171,53 @@ def square(picture: Tensor, size: int, fit: str) -> Tensor:
     return F.interpolate(pixels, (size, size), mode="bicubic", antialias=True).clamp(0, 1)
 
 
-@lru_cache(maxsize=2)
-def _epoch_order(seed: int, epoch: int, length: int) -> np.ndarray:
-    return draws.epoch_order(seed, epoch, length)
+def _shown(weight: float, rows: int) -> int:
+    """How many samples an epoch makes of rows that share a weight."""
+    return round(weight * rows)
 
 
-def _read(settings: DataSettings) -> tuple[Pictures, list[Row]]:
-    if not settings.folder:
-        raise DataError("data.folder is not set; it names the folder with metadata.jsonl.")
-    folder = Path(settings.folder)
-    path = folder / "metadata.jsonl"
-    if not path.is_file():
+def _read(settings: DataSettings, pictures: Pictures) -> list[Row]:
+    if not settings.folders:
+        raise DataError("data.folders is not set; it names the folders with the pictures.")
+    weights = settings.weights or (1.0,) * len(settings.folders)
+    if len(weights) != len(settings.folders):
         raise DataError(
-            f"There is no {path}. Expected one JSON object a line, for example "
-            '{"file_name": "0001.png", "text": "a girl with long hair"}.'
+            f"data.weights has {len(weights)} numbers for {len(settings.folders)} folders; give "
+            "one for each folder, or none."
         )
-    pictures = Pictures(folder)
-    lines = path.read_text(encoding="utf-8").splitlines()
-    numbered = [(n, line) for n, line in enumerate(lines, 1) if line.strip()]
-    rows = [_row(line, f"{path}, line {n}", settings, pictures) for n, line in numbered]
-    if not rows:
-        raise DataError(f"{path} lists no pictures.")
-    return pictures, rows
+    rows = []
+    for number, (folder, weight) in enumerate(zip(settings.folders, weights, strict=True)):
+        for record in read_source(Path(folder), pictures, settings.picture_column):
+            rows.append(_row(record, number, weight, settings, pictures))
+    return rows
 
 
-def _row(line: str, where: str, settings: DataSettings, pictures: Pictures) -> Row:
-    """Checks and reads one line of metadata.jsonl."""
-    try:
-        fields = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{where} is not valid JSON: {error}.") from error
-    if not isinstance(fields, dict):
-        raise DataError(f"{where} is not a JSON object with file_name and text.")
-    picture = _file(fields, "file_name", where, pictures)
+def _row(
+    record: Record, source: int, weight: float, settings: DataSettings, pictures: Pictures
+) -> Row:
+    """Makes a row of what a source says about a picture."""
+    fields, where = record.fields, record.where
     group, reference = "", None
     if settings.reference == "self":
-        reference = picture
+        reference = record.picture
     elif settings.reference == "group":
-        group = str(_column(fields, settings.group_column, where))
+        group = str(_column(fields, settings.group_column, where, "data.group_column"))
     else:
-        reference = _file(fields, settings.reference, where, pictures)
-    return Row(picture, _captions(_column(fields, "text", where), where), reference, group)
+        column = settings.reference
+        name = _column(fields, column, where, "data.reference")
+        reference = resolve(record.folder, name, where, column, pictures)
+    text = _column(fields, settings.caption_column, where, "data.caption_column")
+    captions = _captions(text, where)
+    return Row(record.picture, captions, reference, (source, group), weight * record.repeats)
 
 
-def _column(fields: dict[str, Any], name: str, where: str) -> Any:
+def _column(fields: Mapping[str, Any], name: str, where: str, setting: str) -> Any:
     if name not in fields:
         raise DataError(
-            f"{where} has no {name!r}; it has {', '.join(sorted(fields)) or 'nothing'}."
+            f"{where} has no {name!r}; it has {', '.join(sorted(fields)) or 'nothing'}. "
+            f"{setting} names the column."
         )
     return fields[name]
-
-
-def _file(fields: dict[str, Any], column: str, where: str, pictures: Pictures) -> str:
-    name = _column(fields, column, where)
-    if not isinstance(name, str) or name not in pictures:
-        raise DataError(f"{where}: {column} is {name!r}, and {pictures.folder} has no such file.")
-    return name
 
 
 def _captions(text: Any, where: str) -> tuple[str, ...]:
@@ -264,11 +225,3 @@ def _captions(text: Any, where: str) -> tuple[str, ...]:
     if not captions or not all(isinstance(caption, str) for caption in captions):
         raise DataError(f"{where}: text is {text!r}; expected a caption or a list of captions.")
     return tuple(captions)
-
-
-def _tar_members(path: Path) -> Sequence[tarfile.TarInfo]:
-    try:
-        with tarfile.open(path, "r:") as archive:
-            return [member for member in archive.getmembers() if member.isfile()]
-    except tarfile.TarError as error:
-        raise DataError(f"{path} is not an uncompressed tar file: {error}.") from error

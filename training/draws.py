@@ -28,6 +28,7 @@ class Purpose(IntEnum):
     NOISE = 6
     LATENT = 7  # the sample from the autoencoder's posterior
     PREVIEW = 8
+    SHARE = 9  # which rows an epoch shows, where it shows a fraction of them
 
 
 def generator(seed: int, purpose: Purpose, position: int) -> np.random.Generator:

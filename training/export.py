@@ -11,7 +11,7 @@ from .config import TrainConfig, flatten
 from .models import ImageEncoder
 
 # Paths on the trainer's machine are nobody else's business.
-_PRIVATE = ("run.output", "cache.folder", "data.folder", "preview.references", "preview.prompts")
+_PRIVATE = ("run.output", "cache.folder", "data.folders", "preview.references", "preview.prompts")
 
 
 def write_inference_file(

@@ -14,7 +14,7 @@ from animesketchnet_core.adapter import AnimeSketchAdapter
 
 from . import draws
 from .config import TrainConfig
-from .data import Dataset, Pictures
+from .data import Dataset
 from .draws import Purpose
 from .files import write_atomically
 from .models import Base, ImageEncoder
@@ -94,9 +94,8 @@ class Previews:
 
 def _references(config: TrainConfig, dataset: Dataset) -> list[Tensor]:
     """Opens the reference pictures: the configured files, or some of the data's."""
-    files = [Path(name) for name in config.preview.references]
-    if files:
-        return [Pictures(file.parent).open(file.name) for file in files]
+    if config.preview.references:
+        return [dataset.pictures.open(name) for name in config.preview.references]
     names = dataset.references
     count = min(config.preview.reference_count, len(names))
     # Evenly spread: neighbours in the list often show the same thing.

@@ -1,7 +1,7 @@
 """Trains a sketch adapter on a frozen Stable Diffusion v1 model.
 
     python -m training.train --config training/configs/mini.toml
-    python -m training.train --config training/configs/paper.toml --data.folder pictures \
+    python -m training.train --config training/configs/paper.toml --data.folders pictures \
         --model.base stable-diffusion-v1-5 --model.image_encoder image_encoder
     python -m training.train --config my.toml --print-config        # all settings, as TOML
     python -m training.train --config my.toml --run.max_steps 200   # any setting, changed
@@ -29,7 +29,7 @@ from animesketchnet_core.weight_file import WrongAdapterError, read_adapter
 from .cache import Encoded
 from .checkpoints import CheckpointError, Checkpoints, Interrupt
 from .config import ConfigError, TrainConfig, flatten, load_config, to_toml
-from .data import DataError, Dataset
+from .data import Dataset
 from .ema import RunningAverage
 from .export import write_inference_file
 from .models import Base, ImageEncoder, ModelError, load_base, load_image_encoder
@@ -37,6 +37,7 @@ from .objective import add_noise, draw, drop, noise_loss, sample_latents
 from .preview import Previews
 from .progress import DivergedError, Progress
 from .schedule import learning_rate
+from .sources import DataError
 from .unet import AdaptedUNet, text_keys_values
 
 INPUT_ERRORS = (ConfigError, DataError, ModelError, CheckpointError, WrongAdapterError)

@@ -128,7 +128,7 @@ def adapter_stage(world: World) -> None:
     pictures_stage(world)
     settings = {
         "model.base": world.bundle,
-        "data.folder": world.workspace / "adapter_pictures",
+        "data.folders": world.workspace / "adapter_pictures",
         "run.output": world.workspace / "adapter",
         "run.max_steps": world.steps["adapter"],
     }
