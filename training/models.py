@@ -1,8 +1,8 @@
 """The frozen models: Stable Diffusion's UNet, autoencoder and text encoder, and CLIP's vision part.
 
 Everything is read from local folders, in diffusers' layout (unet/, vae/, text_encoder/, as on the
-Hugging Face hub) or in that of the embedded mini models (the same with model.safetensors in each).
-Nothing is ever downloaded.
+Hugging Face hub) or in that of the embedded mini models (the same with model.safetensors in each),
+or from the single files that ComfyUI uses (single_file.py). Nothing is ever downloaded.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import hashlib
 import importlib.util
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,9 @@ from transformers import (
 from animesketchnet_core import clip_input, mini
 from animesketchnet_core.unet_layers import UNetShape
 
+from .loading import ModelError, load_strictly
+from .single_file import read_checkpoint, read_image_encoder
+
 # Stable Diffusion v1's noise schedule (scheduler/scheduler_config.json of every such model).
 SD_SCHEDULE = {
     "beta_start": 0.00085,
@@ -42,10 +45,6 @@ SD_SCHEDULE = {
     "num_train_timesteps": 1000,
     "prediction_type": "epsilon",
 }
-
-
-class ModelError(ValueError):
-    """A frozen model that is missing, incomplete or of the wrong kind."""
 
 
 @dataclass
@@ -176,33 +175,40 @@ def load_base(source: str | Path) -> Base:
     """Loads a base model in float32 on the CPU, frozen and in evaluation mode.
 
     Args:
-        source: "mini", or a folder with unet/, vae/ and text_encoder/.
+        source: "mini", a folder with unet/, vae/ and text_encoder/, or a checkpoint file.
 
     Raises:
         ModelError: a part is missing or is not what it should be.
     """
     folder = mini.MINI_FOLDER if str(source) == "mini" else Path(source)
     if folder.is_file():
-        raise ModelError(
-            f"The base model {source} is a single file; the trainer reads folders in diffusers' "
-            "layout. StableDiffusionPipeline.from_single_file(...).save_pretrained(...) of "
-            "diffusers makes one from it."
-        )
+        return _base(str(source), folder, *read_checkpoint(folder))
     for part in ("unet", "vae", "text_encoder"):
         if not (folder / part / "config.json").is_file():
             raise ModelError(
                 f"The base model {source} has no {part}/config.json. Expected the folder of a "
                 'Stable Diffusion v1.5 model in diffusers\' layout, or "mini".'
             )
-    vae = frozen(_diffusers_part(AutoencoderKL, folder / "vae"))
+    return _base(
+        str(source),
+        folder,
+        _diffusers_part(UNet2DConditionModel, folder / "unet"),
+        _diffusers_part(AutoencoderKL, folder / "vae"),
+        _text_encoder(folder),
+    )
+
+
+def _base(
+    name: str, source: Path, unet: nn.Module, vae: nn.Module, text_encoder: nn.Module
+) -> Base:
     return Base(
-        name=str(source),
-        unet=frozen(_diffusers_part(UNet2DConditionModel, folder / "unet")),
+        name=name,
+        unet=frozen(unet),
         # All convolutions: a third faster this way on CPUs. The UNet is not.
-        vae=vae.to(memory_format=torch.channels_last),
-        text_encoder=frozen(_text_encoder(folder)),
-        tokenizer=_tokenizer(folder),
-        alphas_cumprod=_alphas_cumprod(folder / "scheduler" / "scheduler_config.json"),
+        vae=frozen(vae).to(memory_format=torch.channels_last),
+        text_encoder=frozen(text_encoder),
+        tokenizer=_tokenizer(source),
+        alphas_cumprod=_alphas_cumprod(source / "scheduler" / "scheduler_config.json"),
     )
 
 
@@ -210,12 +216,14 @@ def load_image_encoder(source: str | Path, base: str | Path = "mini") -> ImageEn
     """Loads CLIP's vision part in float32 on the CPU, frozen and in evaluation mode.
 
     Args:
-        source: a transformers folder (config.json, model.safetensors); empty: image_encoder/ of
-            the base.
+        source: a transformers folder (config.json, model.safetensors), a transformers or
+            open_clip file; empty: image_encoder/ of the base.
         base: the base model's source, used when source is empty.
     """
     base_folder = mini.MINI_FOLDER if str(base) == "mini" else Path(base)
     folder = Path(source) if str(source) else base_folder / "image_encoder"
+    if folder.is_file():
+        return ImageEncoder(name=folder.stem, model=frozen(read_image_encoder(folder)))
     if not (folder / "config.json").is_file():
         raise ModelError(
             f"The image encoder {folder} has no config.json. Expected a transformers folder of "
@@ -224,7 +232,7 @@ def load_image_encoder(source: str | Path, base: str | Path = "mini") -> ImageEn
     if (folder / "model.safetensors").is_file():
         config = CLIPVisionConfig.from_pretrained(folder)
         model = CLIPVisionModelWithProjection(config)
-        _load_strictly(model, load_file(folder / "model.safetensors"), folder)
+        load_strictly(model, load_file(folder / "model.safetensors"), folder)
     else:
         model = CLIPVisionModelWithProjection.from_pretrained(folder, local_files_only=True)
     return ImageEncoder(name=str(folder.name), model=frozen(model))
@@ -250,7 +258,7 @@ def _diffusers_part(kind: Any, folder: Path) -> nn.Module:
     if not weights.is_file():
         return kind.from_pretrained(folder, local_files_only=True, low_cpu_mem_usage=False)
     model = kind.from_config(kind.load_config(folder))
-    _load_strictly(model, load_file(weights), folder)
+    load_strictly(model, load_file(weights), folder)
     return model
 
 
@@ -264,7 +272,7 @@ def _text_encoder(folder: Path) -> CLIPTextModel:
         config = json.loads((weights.parent / "config.json").read_text(encoding="utf-8"))
         state_dict = load_file(weights)
     model = CLIPTextModel(CLIPTextConfig.from_dict(config))
-    _load_strictly(model, state_dict, weights.parent)
+    load_strictly(model, state_dict, weights.parent)
     return model
 
 
@@ -272,29 +280,6 @@ def _has_token_rows(weights: Path) -> bool:
     """Whether a text encoder stores only the token rows that its training touched."""
     with safe_open(weights, "pt") as file:
         return "token_ids" in file.keys()  # noqa: SIM118  # not a mapping
-
-
-def _load_strictly(model: nn.Module, state_dict: Mapping[str, Tensor], folder: Path) -> None:
-    """Loads weights by name; what is missing, left over or misshapen is an error."""
-    state_dict = _match_prefix(state_dict, model.state_dict())
-    try:
-        model.load_state_dict(state_dict)
-    except RuntimeError as error:
-        raise ModelError(f"The weights in {folder} do not fit its config.json: {error}") from error
-
-
-def _match_prefix(state_dict: Mapping[str, Tensor], wanted: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Adds or takes away "text_model.", which transformers dropped from CLIPTextModel in 5.x.
-
-    Old files also hold the position numbers, which are no weights.
-    """
-    prefix = "text_model."
-    given = {k: v for k, v in state_dict.items() if not k.endswith("embeddings.position_ids")}
-    if any(key.startswith(prefix) for key in wanted):
-        return {
-            k if k.startswith(prefix) or k in wanted else prefix + k: v for k, v in given.items()
-        }
-    return {key.removeprefix(prefix): value for key, value in given.items()}
 
 
 def _alphas_cumprod(path: Path) -> Tensor:
