@@ -97,24 +97,39 @@ def test_plain_products_equal_the_fused_kernel():
     assert (fused - exact).abs().max() < 0.03
 
 
-def test_installing_twice_keeps_the_context_and_an_empty_one_adds_nothing(unet, adapter):
+def test_installing_twice_changes_nothing_and_without_a_sketch_nothing_is_added(unet, adapter):
     given = inputs()
     with torch.no_grad():
         before = unet(given["latents"], given["timesteps"], given["text"]).sample
-        context = u.install(unet)
-        assert u.install(unet) is context
+        u.install(unet)
+        processors = list(unet.attn_processors.values())
+        u.install(unet)
+        assert list(unet.attn_processors.values()) == processors
+        u.AdaptedUNet(unet, adapter)(**given, alpha=1.0)  # leaves nothing behind
         after = unet(given["latents"], given["timesteps"], given["text"]).sample
         assert (after - before).abs().max() < 1e-5
-        u.AdaptedUNet(unet, adapter)(**given, alpha=1.0)
-    assert not context.keys_values
 
 
-def test_the_context_is_emptied_when_the_unet_fails(unet, adapter):
+@pytest.mark.parametrize("blocks", u.CHECKPOINTED)
+def test_checkpointing_changes_no_gradient(unet, adapter, blocks):
+    def gradients() -> dict[str, torch.Tensor]:
+        adapter.zero_grad()
+        model(**inputs(), alpha=torch.full((3,), 0.8)).square().mean().backward()
+        return {name: parameter.grad for name, parameter in adapter.named_parameters()}
+
     model = u.AdaptedUNet(unet, adapter)
-    given = inputs() | {"text": torch.randn(3, 77, 5)}
-    with pytest.raises(RuntimeError):
-        model(**given, alpha=1.0)
-    assert not model.context.keys_values
+    plain = gradients()
+    calls = []
+    unet.conv_in.register_forward_pre_hook(lambda *_: calls.append("whole"))
+    for block in unet.down_blocks[0].attentions:
+        block.transformer_blocks[0].register_forward_pre_hook(lambda *_: calls.append("block"))
+    u.checkpoint_blocks(unet, blocks)
+    for name, gradient in gradients().items():
+        assert gradient.abs().max() > 0, name
+        assert torch.allclose(gradient, plain[name], atol=1e-7, rtol=1e-4), name
+    again = 1 if blocks == "none" else 2  # a checkpointed block is computed twice
+    assert calls.count("block") == again * len(unet.down_blocks[0].attentions)
+    assert calls.count("whole") == 1
 
 
 def test_the_texts_projections_are_those_of_the_layer_table(unet, adapter):

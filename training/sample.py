@@ -8,7 +8,6 @@ Song et al. 2020 (arXiv:2010.02502), eq. 12 with sigma = 0, with Stable Diffusio
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -16,7 +15,7 @@ from torch import Tensor
 from animesketchnet_core.adapter import AnimeSketchAdapter
 
 from .models import Base
-from .unet import install
+from .unet import Sketch, install
 
 
 @torch.no_grad()
@@ -60,15 +59,14 @@ def ddim_sample(
     for start in range(0, len(noise), batch):
         chosen = slice(start, start + batch)
         conditions = _text_pair(base, embedded[chosen], guidance)
-        sketch: AbstractContextManager[None] = nullcontext()
+        sketch = None
         if not silent:
             if adapter is None or features is None or no_features is None:
                 raise ValueError("alpha is not 0, so features and no_features are needed.")
             sketch = _sketch(
                 base, adapter, features[chosen], no_features, strength[chosen], guidance
             )
-        with sketch:
-            parts.append(_denoise(base, conditions, noise[chosen], steps, guidance))
+        parts.append(_denoise(base, conditions, sketch, noise[chosen], steps, guidance))
     return torch.cat(parts)
 
 
@@ -80,7 +78,9 @@ def ddim_timesteps(steps: int, total: int = 1000) -> list[int]:
     return [stride * i + 1 for i in reversed(range(steps))]
 
 
-def _denoise(base: Base, text: Tensor, noise: Tensor, steps: int, guidance: float) -> Tensor:
+def _denoise(
+    base: Base, text: Tensor, sketch: Sketch | None, noise: Tensor, steps: int, guidance: float
+) -> Tensor:
     alphas, dtype = base.alphas_cumprod, base.unet.dtype
     latents = noise.to(base.device, torch.float32)
     copies = len(text) // len(latents)  # 2 with guidance: unconditional, then conditional
@@ -89,7 +89,13 @@ def _denoise(base: Base, text: Tensor, noise: Tensor, steps: int, guidance: floa
         now, then = alphas[t], alphas[max(t - stride, 0)]  # set_alpha_to_one is False in SD v1
         both = latents.repeat(copies, 1, 1, 1).to(dtype)
         timestep = torch.full((len(both),), t, device=latents.device)
-        predicted = base.unet(both, timestep, text, return_dict=False)[0].float()
+        predicted = base.unet(
+            both,
+            timestep,
+            text,
+            cross_attention_kwargs=None if sketch is None else sketch.kwargs(),
+            return_dict=False,
+        )[0].float()
         if copies == 2:
             without, given = predicted.chunk(2)
             predicted = without + guidance * (given - without)
@@ -114,8 +120,8 @@ def _sketch(
     no_features: Tensor,
     alpha: Tensor,
     guidance: float,
-) -> AbstractContextManager[None]:
-    """Computes K', V' once for all steps and lends them to the UNet."""
+) -> Sketch:
+    """Computes K', V' once for all steps, and makes the UNet able to take them."""
     device = base.device
     tokens = adapter.tokens(features.to(device).float())  # [b, m, t]
     if guidance != 1:
@@ -127,4 +133,5 @@ def _sketch(
         index: (key.to(dtype), value.to(dtype))
         for index, (key, value) in adapter.keys_values(tokens).items()
     }
-    return install(base.unet).filled(keys_values, alpha.to(device, dtype).view(-1, 1, 1))
+    install(base.unet)
+    return Sketch(keys_values, alpha.to(device, dtype).view(-1, 1, 1))

@@ -1,17 +1,16 @@
-"""Puts the adapter into diffusers' UNet: one attention processor, one context.
+"""Puts the adapter into diffusers' UNet: one stateless attention processor.
 
-The processors hold no weights. Those of cross-attention layers read K', V' and alpha from a context
-that is filled for the length of one UNet call, so that the frozen UNet can serve any adapter (the
-one in training, its running average) and, with an empty context, none.
+What it adds comes with each call, as diffusers' `cross_attention_kwargs`, so that the frozen UNet
+can serve any adapter (the one in training, its running average) or none, and a checkpointed block
+that is computed again in the backward pass meets the same K', V'.
 
 Shapes: b batch, n positions of the picture, m tokens, h heads, d head width, c = h d channels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -23,30 +22,22 @@ from animesketchnet_core.adapter import AnimeSketchAdapter
 from animesketchnet_core.attention import decoupled_attention
 from animesketchnet_core.unet_layers import UNetShape, cross_attention_layers
 
-KeysValues = Mapping[int, tuple[Tensor, Tensor]]
-"""By layer index: (K', V'), each [b, m, c]."""
 
-
-@dataclass
-class SketchContext:
-    """What the processors add during one UNet call; empty: nothing.
+@dataclass(frozen=True)
+class Sketch:
+    """What the cross-attention layers add in one UNet call.
 
     Attributes:
-        keys_values: every layer's K', V'.
-        alpha: strength of the sketch, a number or [b, 1, 1].
+        keys_values: by layer index: (K', V'), each [b, m, c].
+        alpha: strength, a number or [b, 1, 1].
     """
 
-    keys_values: KeysValues = field(default_factory=dict)
+    keys_values: Mapping[int, tuple[Tensor, Tensor]]
     alpha: float | Tensor = 1.0
 
-    @contextmanager
-    def filled(self, keys_values: KeysValues, alpha: float | Tensor) -> Iterator[None]:
-        """Lends K', V' and alpha to the processors."""
-        self.keys_values, self.alpha = keys_values, alpha
-        try:
-            yield
-        finally:
-            self.keys_values, self.alpha = {}, 1.0
+    def kwargs(self) -> dict[str, Sketch]:
+        """The UNet's `cross_attention_kwargs`."""
+        return {"sketch": self}
 
 
 class SketchAttention:
@@ -55,8 +46,7 @@ class SketchAttention:
     Self-attention layers get it too, with index None, for the sake of `multi_head_attention`.
     """
 
-    def __init__(self, context: SketchContext, index: int | None) -> None:
-        self.context = context
+    def __init__(self, index: int | None) -> None:
         self.index = index
 
     def __call__(
@@ -66,6 +56,7 @@ class SketchAttention:
         encoder_hidden_states: Tensor | None = None,
         attention_mask: Tensor | None = None,
         temb: Tensor | None = None,
+        sketch: Sketch | None = None,
     ) -> Tensor:
         """Attends from the picture [b, n, c] to the text [b, m, t]; the names are diffusers'."""
         if attention_mask is not None:
@@ -78,10 +69,10 @@ class SketchAttention:
         query = attn.to_q(hidden_states)  # [b, n, c]
         key, value = attn.to_k(source), attn.to_v(source)  # type: ignore[misc]  # [b, m, c] each
         out = attend(query, key, value)  # [b, n, c]
-        if self.index is not None and self.context.keys_values:
-            key, value = self.context.keys_values[self.index]
+        if self.index is not None and sketch is not None:
+            key, value = sketch.keys_values[self.index]
             key, value = key.to(query.dtype), value.to(query.dtype)
-            out = decoupled_attention(query, out, key, value, self.context.alpha, attend)
+            out = decoupled_attention(query, out, key, value, sketch.alpha, attend)
         for layer in attn.to_out:  # type: ignore[union-attr]  # projection, then dropout
             out = layer(out)
         return out
@@ -111,10 +102,8 @@ def multi_head_attention(query: Tensor, key: Tensor, value: Tensor, heads: int) 
     return read.transpose(1, 2).flatten(2)
 
 
-def install(unet: UNet2DConditionModel) -> SketchContext:
-    """Gives every attention layer of the UNet a sketch processor.
-
-    A UNet that has them already keeps them, and so its context.
+def install(unet: UNet2DConditionModel) -> None:
+    """Gives every attention layer of the UNet a sketch processor, once.
 
     Raises:
         ValueError: a layer has options that no Stable Diffusion v1 or XL UNet uses.
@@ -122,15 +111,32 @@ def install(unet: UNet2DConditionModel) -> SketchContext:
     layers = cross_attention_layers(UNetShape.from_diffusers(unet.config))
     indices = {layer.diffusers: layer.index for layer in layers}
     names = [name for name, module in unet.named_modules() if isinstance(module, Attention)]
-    attentions = {name: _attention(unet, name) for name in names}
-    present = [attention.processor for attention in attentions.values()]
-    if isinstance(present[0], SketchAttention):
-        return present[0].context
-    context = SketchContext()
-    for name, attention in attentions.items():
-        processor = SketchAttention(context, indices.get(name))
-        attention.set_processor(processor)  # type: ignore[arg-type]
-    return context
+    for name in names:
+        attention = _attention(unet, name)
+        if not isinstance(attention.processor, SketchAttention):
+            attention.set_processor(SketchAttention(indices.get(name)))  # type: ignore[arg-type]
+
+
+CHECKPOINTED = ("none", "largest", "all")
+
+
+def checkpoint_blocks(unet: UNet2DConditionModel, blocks: str) -> None:
+    """Computes blocks again in the backward pass, in place of keeping what they computed.
+
+    Args:
+        unet: what is changed.
+        blocks: "none"; "largest", those of the finest level, which keep most of the memory for a
+            small part of the time; or "all".
+    """
+    unet.disable_gradient_checkpointing()
+    if blocks == "none":
+        return
+    unet.enable_gradient_checkpointing()
+    if blocks == "largest":
+        finest = {*unet.down_blocks[0].modules(), *unet.up_blocks[-1].modules()}
+        for module in set(unet.modules()) - finest:
+            if hasattr(module, "gradient_checkpointing"):
+                module.gradient_checkpointing = False  # type: ignore[assignment]
 
 
 def text_keys_values(unet: UNet2DConditionModel) -> dict[int, tuple[Tensor, Tensor]]:
@@ -154,7 +160,7 @@ class AdaptedUNet(nn.Module):
         super().__init__()
         self.unet = unet
         self.adapter = adapter
-        self.context = install(unet)
+        install(unet)
 
     def forward(
         self,
@@ -185,8 +191,13 @@ class AdaptedUNet(nn.Module):
             keys_values = self.adapter.keys_values(tokens)
         if isinstance(alpha, Tensor):
             alpha = alpha.to(dtype).view(-1, 1, 1)
-        with self.context.filled(keys_values, alpha):
-            out = self.unet(latents.to(dtype), timesteps, text.to(dtype), return_dict=False)[0]
+        out = self.unet(
+            latents.to(dtype),
+            timesteps,
+            text.to(dtype),
+            cross_attention_kwargs=Sketch(keys_values, alpha).kwargs(),
+            return_dict=False,
+        )[0]
         return out.float()
 
 
