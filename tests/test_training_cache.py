@@ -9,6 +9,7 @@ from training import cache
 from training.config import from_mapping
 from training.data import Dataset
 from training.models import load_base, load_image_encoder
+from training.workers import Workers
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,9 @@ class Counted:
         self._count(self.base, "encode_text", "captions")
         self._count(self.encoder, "features", "references")
         self.dataset = Dataset(self.config.data)
-        self.encoded = cache.Encoded(self.config, self.dataset, self.base, self.encoder)
+        self.encoded = cache.Encoded(
+            self.config, self.dataset, self.base, self.encoder, Workers("cpu")
+        )
         self.captions -= 1  # the empty one, which is made each time
 
     def _count(self, target, method, counter):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,8 +15,11 @@ from PIL import Image
 from animesketchnet_core.adapter import AnimeSketchAdapter
 from animesketchnet_core.weight_file import read_adapter
 from tests import tiny_world
+from training import batch
 from training import train as t
 from training.config import OptimizerSettings, from_mapping, to_toml
+from training.data import Dataset
+from training.held_out import CONDITIONS
 from training.models import ModelError, fingerprint, load_base, load_image_encoder
 from training.progress import DivergedError, Progress
 from training.schedule import learning_rate
@@ -299,15 +303,132 @@ def test_the_log_holds_each_step_once_after_a_resume(configure):
     assert '"loss": 9}' not in log.read_text()
 
 
+def log_of(config) -> list[dict]:
+    lines = Path(config.run.output, "log.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def spoil(losses: dict[int, float], patch: pytest.MonkeyPatch) -> None:
+    """Multiplies the losses of some calls, counted from 1."""
+    original, calls = batch.noise_loss, []
+
+    def noise_loss(*arguments):
+        calls.append(1)
+        return original(*arguments) * losses.get(len(calls), 1.0)
+
+    patch.setattr(batch, "noise_loss", noise_loss)
+
+
 def test_a_diverged_run_stops_and_keeps_the_last_good_checkpoint(configure):
     config = configure(run={"max_steps": 2, "log_every": 1})
     t.train(config)
-    wild = configure(run={"max_steps": 9, "log_every": 1}, optimizer={"learning_rate": 1.0})
+    wild = configure(run={"max_steps": 9, "log_every": 1, "most_skipped": 2})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(t, "noise_loss", lambda predicted, *_: predicted * float("nan"))
-        with pytest.raises(DivergedError, match=r"loss is nan by step 3.*learning_rate"):
+        spoil(dict.fromkeys(range(1, 9), float("nan")), patch)
+        with pytest.raises(DivergedError, match=r"3 steps by step 5 .*not finite.*learning_rate"):
             t.train(wild)
     assert checkpoint(config.run.output)["step"] == 2
+
+
+def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(configure):
+    config = configure(run={"max_steps": 1, "log_every": 1}, optimizer={"ema_decay": 0.5})
+    t.train(config)
+    before = checkpoint(config.run.output)
+    config = configure(run={"max_steps": 2, "log_every": 1}, optimizer={"ema_decay": 0.5})
+    with pytest.MonkeyPatch.context() as patch:
+        spoil({1: float("inf")}, patch)
+        t.train(config)
+    after = checkpoint(config.run.output)
+    assert_same(before["adapter"], after["adapter"])
+    assert_same(before["optimizer"]["state"], after["optimizer"]["state"])
+    lines = log_of(config)
+    assert [line["skipped"] for line in lines] == [0, 1]
+    assert lines[1]["loss"] is None
+    t.train(configure(run={"max_steps": 3}, optimizer={"ema_decay": 0.5}))
+    moved = checkpoint(config.run.output)["adapter"]
+    assert any(not torch.equal(moved[name], value) for name, value in after["adapter"].items())
+
+
+def test_parts_of_a_batch_add_up_to_it(configure):
+    whole = configure("whole", run={"max_steps": 2, "batch_size": 6}, **FULL)
+    parts = configure("parts", run={"max_steps": 2, "batch_size": 6, "micro_batch": 4}, **FULL)
+    t.train(whole)
+    t.train(parts)
+    one, other = checkpoint(whole.run.output)["adapter"], checkpoint(parts.run.output)["adapter"]
+    assert all(torch.allclose(one[name], other[name], atol=2e-6) for name in one)
+
+
+def test_a_stop_file_ends_the_run_cleanly(configure):
+    config = configure(run={"max_steps": 9})
+    stop = Path(config.run.output, "STOP")
+    with pytest.MonkeyPatch.context() as patch:
+        original = Progress.update
+
+        def update(progress, done, *rest):
+            original(progress, done, *rest)
+            if done == 2:
+                stop.touch()
+
+        patch.setattr(Progress, "update", update)
+        result = t.train(config)
+    assert (result.step, result.reason) == (2, "stop file")
+    assert t.train(configure(run={"max_steps": 3})).step == 3  # the file does not stop it again
+
+
+def test_a_disk_without_room_is_met_before_training(configure, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: shutil._ntuple_diskusage(9, 8, 1))
+    with pytest.raises(t.CheckpointError, match=r"GB free; the checkpoints need .* Make room"):
+        t.train(configure(run={"max_steps": 1}))
+
+
+def test_a_disk_that_fills_up_loses_nothing_that_was_kept(configure, monkeypatch):
+    config = configure(run={"max_steps": 2})
+    t.train(config)
+    before = {path: path.read_bytes() for path in Path(config.run.output).rglob("*.pt")}
+
+    def full(state, path):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(t.CheckpointError, match=r"No space left.*step-000000002\.pt"):
+        t.train(configure(run={"max_steps": 4}))
+    assert {path: path.read_bytes() for path in Path(config.run.output).rglob("*.pt")} == before
+    assert not list(Path(config.run.output, "checkpoints").glob(".*"))
+
+
+def test_held_out_pictures_are_never_trained_on_and_say_what_the_model_listens_to(
+    configure, tmp_path
+):
+    folder = tiny_world.write_sketches(tmp_path / "many", count=30)
+    held_out = {"every": 2, "share": 0.3, "count": 8, "timesteps": 2}
+    data = {"folders": [str(folder)], "reference": "group"}
+    config = configure(run={"max_steps": 4, "log_every": 1}, data=data, held_out=held_out)
+    dataset = Dataset(config.data, 0.3)
+    hidden = {row.picture for row in dataset.held_out}
+    assert 3 < len(hidden) < 18
+    shown = [dataset.sample(0, position) for position in range(3 * dataset.epoch_length)]
+    assert not hidden & {s.picture for s in shown}
+    assert not hidden & {s.reference for s in shown}
+    t.train(config)
+    lines = log_of(config)
+    measured = {line["step"]: line["held_out"] for line in lines if "held_out" in line}
+    assert measured.keys() == {2, 4}
+    for figures in measured.values():
+        assert tuple(figures) == CONDITIONS
+        assert all(
+            len(bins) == 2 and all(0 < loss < 9 for loss in bins) for bins in figures.values()
+        )
+        assert len({tuple(bins) for bins in figures.values()}) == len(CONDITIONS)
+    best = min(measured, key=lambda step: sum(measured[step]["loss"]))
+    _, metadata = read_adapter(Path(config.run.output, "best.safetensors"))
+    assert metadata is not None
+    assert metadata.training["steps"] == best
+    # Measuring changes no bit of the training.
+    again = configure("again", run={"max_steps": 4}, data=data, held_out=held_out | {"every": 4})
+    t.train(again)
+    one, other = checkpoint(config.run.output)["adapter"], checkpoint(again.run.output)["adapter"]
+    assert_same(one, other)
 
 
 def test_main_trains_and_gives_0(configure, tmp_path, capsys):

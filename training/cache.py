@@ -24,6 +24,7 @@ from .config import TrainConfig
 from .data import Dataset
 from .files import write_atomically
 from .models import Base, ImageEncoder, fingerprint
+from .workers import Workers
 
 VERSION = "1"  # raise it when the code below or in data.py changes what is stored
 CHUNK_BYTES = 32 * 1024**2  # an interrupted build loses at most this much
@@ -41,9 +42,15 @@ class Store:
         self.shape = shape
         self._chunks: list[Tensor] = []
         self._places: dict[bytes, tuple[int, int]] = {}
+        self._mapped: set[Path] = set()
         folder.mkdir(parents=True, exist_ok=True)
-        for path in sorted(folder.glob("*.safetensors")):
-            self._map(path)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Maps the chunks that were written since, by other processes too."""
+        for path in sorted(self.folder.glob("*.safetensors")):
+            if path not in self._mapped:
+                self._map(path)
 
     @property
     def item_bytes(self) -> int:
@@ -87,8 +94,9 @@ class Store:
         except (SafetensorError, OSError, KeyError, TypeError):
             whole, keys, values = False, torch.empty(0), torch.empty(0)
         if not whole or tuple(values.shape[1:]) != self.shape:
-            path.unlink()
+            path.unlink(missing_ok=True)  # another process may have found it too
             return
+        self._mapped.add(path)
         for row, key in enumerate(keys):
             self._places[key.numpy().tobytes()] = (len(self._chunks), row)
         self._chunks.append(values)
@@ -98,17 +106,22 @@ class Encoded:
     """The data as the training step wants it: moments, features and text by name."""
 
     def __init__(
-        self, config: TrainConfig, dataset: Dataset, base: Base, encoder: ImageEncoder
+        self,
+        config: TrainConfig,
+        dataset: Dataset,
+        base: Base,
+        encoder: ImageEncoder,
+        workers: Workers,
     ) -> None:
-        """Opens the stores and fills in what they lack; that can take a while.
+        """Opens the stores and fills in what they lack, each process its share.
 
         The encoders must be on the device that is to do the work.
         """
         self._base = base
         self._precision = config.cache.precision
-        self._keys: dict[str, bytes] = {}
+        self._pictures = dataset.pictures
         folder = Path(config.cache.folder or Path(config.run.output) / "cache")
-        self._hash_pictures(dataset)
+        self._workers = workers
         self._moments = self._build_moments(folder, config, dataset)
         self._features = self._build_features(folder, config, dataset, encoder)
         self._text = self._build_text(folder, config, dataset)
@@ -118,11 +131,11 @@ class Encoded:
 
     def moments(self, names: Sequence[str]) -> Tensor:
         """Mean and log variance of the pictures' latents: [b, 8, h, w]."""
-        return self._moments.get(self._keys[name] for name in names)
+        return self._moments.get(map(self._pictures.digest, names))
 
     def features(self, names: Sequence[str]) -> Tensor:
         """CLIP's penultimate features of the pictures: [b, tokens, width]."""
-        return self._features.get(self._keys[name] for name in names)
+        return self._features.get(map(self._pictures.digest, names))
 
     def text(self, captions: Sequence[str]) -> Tensor:
         """Text embeddings: [b, 77, cross_attention_dim]."""
@@ -131,14 +144,14 @@ class Encoded:
         with self._autocast():
             return self._base.encode_text(captions).half()  # the type that the cache has
 
+    @property
+    def moments_shape(self) -> tuple[int, ...]:
+        """Of one picture: (8, h, w)."""
+        return self._moments.shape
+
     def _autocast(self) -> torch.autocast:
         device = self._base.text_encoder.device.type
         return torch.autocast(device, torch.bfloat16, enabled=self._precision == "bf16")
-
-    def _hash_pictures(self, dataset: Dataset) -> None:
-        names = dict.fromkeys([*dataset.targets, *dataset.references])
-        for name in tqdm(names, "hashing pictures", unit="file", leave=False, disable=None):
-            self._keys[name] = hashlib.sha256(dataset.pictures.read(name)).digest()
 
     def _build_moments(self, folder: Path, config: TrainConfig, dataset: Dataset) -> Store:
         side = config.data.resolution // self._base.latent_scale
@@ -189,7 +202,9 @@ class Encoded:
     def _open(self, folder: Path, kind: str, recipe: list, shape: tuple[int, ...]) -> Store:
         parts = [VERSION, kind, self._precision, *map(str, recipe), str(shape)]
         digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()
-        return Store(folder / f"{kind}-{digest[:16]}", shape)
+        store = Store(folder / f"{kind}-{digest[:16]}", shape)
+        self._workers.wait()  # all must find the same items missing
+        return store
 
     def _fill(
         self,
@@ -201,9 +216,9 @@ class Encoded:
         key_of: Callable[[str], bytes] | None = None,
     ) -> None:
         """Encodes the items that a store lacks, in batches, and writes them chunk by chunk."""
-        key_of = key_of or self._keys.__getitem__
+        key_of = key_of or self._pictures.digest
         by_key = {key_of(item): item for item in items}
-        missing = store.missing(by_key)
+        missing = self._workers.share(store.missing(by_key))
         per_chunk = max(batch, CHUNK_BYTES // store.item_bytes)
         with tqdm(total=len(missing), desc=f"encoding {label}", disable=not missing) as bar:
             for start in range(0, len(missing), per_chunk):
@@ -215,6 +230,8 @@ class Encoded:
                         values.append(encode(names).to("cpu", torch.float16))
                     bar.update(len(names))
                 store.add(keys, torch.cat(values))
+        self._workers.wait()
+        store.refresh()
 
 
 def _text_key(caption: str) -> bytes:

@@ -7,6 +7,7 @@ moments, and the loss scaler for fp16.
 
 from __future__ import annotations
 
+import shutil
 import signal
 import threading
 from collections.abc import Iterator
@@ -41,10 +42,36 @@ class Checkpoints:
         for leftover in self.folder.glob(".step-*.part"):  # of a process that was killed
             leftover.unlink()
         path = self.folder / f"step-{step:09d}.pt"
-        write_atomically(path, lambda temporary: torch.save(state, temporary))
+        try:
+            write_atomically(path, lambda temporary: torch.save(state, temporary))
+        except (OSError, RuntimeError) as error:  # torch.save reports a full disk as the latter
+            kept = ", ".join(old.name for old in self.paths()) or "none"
+            raise CheckpointError(
+                f"The checkpoint {path} cannot be written ({error}). Make room and run again: it "
+                f"goes on from the last one that was kept ({kept})."
+            ) from error
         for old in self.paths()[: -self.keep_last]:
             old.unlink()
         return path
+
+    def require_space(self, size: int) -> None:
+        """Refuses to begin on a disk that will not hold the checkpoints.
+
+        Args:
+            size: of one checkpoint, in bytes.
+
+        Raises:
+            CheckpointError: less is free than the checkpoints and one in writing need.
+        """
+        present = [path.stat().st_size for path in self.paths()]
+        needed = (self.keep_last + 1) * size - sum(present)
+        free = shutil.disk_usage(self.folder.parent).free
+        if free < needed:
+            raise CheckpointError(
+                f"The disk of {self.folder.parent} has {free / 1e9:.1f} GB free; the checkpoints "
+                f"need {needed / 1e9:.1f} GB. Make room, lower run.keep_last, or choose another "
+                "run.output."
+            )
 
     def latest(self, device: torch.device) -> dict[str, Any] | None:
         """Reads the newest checkpoint, or gives None when there is none.
@@ -65,13 +92,20 @@ class Checkpoints:
 
 
 class Interrupt:
-    """Whether the run was asked to end: true after SIGINT (Ctrl-C) or SIGTERM."""
+    """Whether the run was asked to end: by SIGINT (Ctrl-C), SIGTERM, or a file."""
 
-    def __init__(self) -> None:
+    def __init__(self, stop_file: Path) -> None:
         self.signal: str | None = None
+        self.stop_file = stop_file
+        stop_file.unlink(missing_ok=True)  # of an earlier run
 
     def __bool__(self) -> bool:
-        return self.signal is not None
+        return self.reason is not None
+
+    @property
+    def reason(self) -> str | None:
+        """The signal's name or "stop file"; None: go on."""
+        return self.signal or ("stop file" if self.stop_file.exists() else None)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None and number == signal.SIGINT:

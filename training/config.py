@@ -145,7 +145,13 @@ class RunSettings:
     Attributes:
         output: folder of the run: adapter.safetensors, checkpoints/, previews/, log.jsonl.
         seed: fixes the start, the order, the noise and every drop.
-        batch_size: samples in a step.
+        batch_size: samples in a step, of all processes together.
+        micro_batch: samples that one process computes at once, their gradients add up; 0: as many
+            as fit into memory.
+        checkpointing: blocks of the UNet that are computed again in place of being kept in memory:
+            "none", "largest" (those of the finest level) or "all". Saves memory, costs time.
+        compile: run the UNet through torch.compile; the first steps take minutes.
+        most_skipped: steps whose gradients were not finite are skipped; more than this end the run.
         max_steps: the run ends after this step, and the schedule with it.
         max_minutes: ends the process cleanly after this time (run again to go on); 0: no limit.
         precision: "fp32", "bf16" or "fp16" of the frozen UNet and of autocast.
@@ -159,6 +165,10 @@ class RunSettings:
     output: str = "output/run"
     seed: int = 0
     batch_size: int = 8
+    micro_batch: int = 0
+    checkpointing: str = "none"
+    compile: bool = False
+    most_skipped: int = 20
     max_steps: int = 100_000
     max_minutes: float = 0.0
     precision: str = "bf16"
@@ -167,6 +177,23 @@ class RunSettings:
     save_every: int = 1000
     keep_last: int = 2
     log_every: int = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOutSettings:
+    """Pictures that training never shows, on which the adapter is judged (held_out.py).
+
+    Attributes:
+        every: steps between measurements; 0 switches them off, and all pictures are trained on.
+        share: of the pictures, chosen by their content, so that the choice never changes.
+        count: most pictures that are measured.
+        timesteps: at how many timesteps each is measured.
+    """
+
+    every: int = 0
+    share: float = 0.05
+    count: int = 64
+    timesteps: int = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,6 +231,7 @@ class TrainConfig:
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     run: RunSettings = field(default_factory=RunSettings)
     preview: PreviewSettings = field(default_factory=PreviewSettings)
+    held_out: HeldOutSettings = field(default_factory=HeldOutSettings)
 
     def __post_init__(self) -> None:
         _check_choices(self)
@@ -215,6 +243,7 @@ _CHOICES = {
     "cache.precision": ("fp32", "bf16"),
     "optimizer.schedule": ("constant", "cosine"),
     "run.precision": ("fp32", "bf16", "fp16"),
+    "run.checkpointing": ("none", "largest", "all"),
 }
 
 _RANGES = {  # lowest and highest allowed value
@@ -229,6 +258,8 @@ _RANGES = {  # lowest and highest allowed value
     "optimizer.learning_rate": (0, 1),
     "optimizer.ema_decay": (0, 0.999999),
     "run.batch_size": (1, 65536),
+    "run.micro_batch": (0, 65536),
+    "run.most_skipped": (0, 10**9),
     "run.max_steps": (0, 10**9),
     "run.save_every": (1, 10**9),
     "run.keep_last": (1, 10**6),
@@ -236,6 +267,10 @@ _RANGES = {  # lowest and highest allowed value
     "preview.every": (0, 10**9),
     "preview.reference_count": (1, 1000),
     "preview.steps": (1, 999),
+    "held_out.every": (0, 10**9),
+    "held_out.share": (0, 0.9),
+    "held_out.count": (2, 10**6),
+    "held_out.timesteps": (1, 1000),
 }
 
 

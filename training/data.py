@@ -59,15 +59,22 @@ class Sample:
 class Dataset:
     """The rows and the endless stream of samples drawn from them."""
 
-    def __init__(self, settings: DataSettings) -> None:
+    def __init__(self, settings: DataSettings, held_out: float = 0.0) -> None:
         """Finds every picture and its captions.
+
+        Args:
+            settings: where they are.
+            held_out: share of the pictures that the stream never shows.
 
         Raises:
             DataError: a file or a column is missing, or an entry is not what it should be.
         """
         self.settings = settings
         self.pictures = Pictures()
-        self.rows = _read(settings, self.pictures)
+        rows = _read(settings, self.pictures)
+        kept = [not self._is_held_out(row, held_out) for row in rows]
+        self.rows = [row for row, keep in zip(rows, kept, strict=True) if keep]
+        self.held_out = [row for row, keep in zip(rows, kept, strict=True) if not keep]
         self._groups: dict[tuple[int, str], list[int]] = {}
         for number, row in enumerate(self.rows):
             self._groups.setdefault(row.group, []).append(number)
@@ -75,12 +82,25 @@ class Dataset:
         self._blocks = [(w, np.flatnonzero(weights == w)) for w in dict.fromkeys(weights)]
         self.epoch_length = sum(_shown(weight, len(rows)) for weight, rows in self._blocks)
         if self.epoch_length == 0:
-            raise DataError("data.weights and the folders' repeats leave no picture to train on.")
+            raise DataError(
+                "No picture is left to train on; look at data.weights, the folders' repeats and "
+                "held_out.share."
+            )
         self._epoch = -1
         self._order = np.empty(0, dtype=int)
 
+    def _is_held_out(self, row: Row, share: float) -> bool:
+        """By the picture's content: the choice survives new pictures, and copies go together."""
+        if share == 0:
+            return False
+        return int.from_bytes(self.pictures.digest(row.picture)[:8], "big") < share * 2**64
+
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def _all_rows(self) -> list[Row]:
+        return self.rows + self.held_out
 
     @property
     def alone(self) -> int:
@@ -92,17 +112,17 @@ class Dataset:
     @property
     def targets(self) -> list[str]:
         """Pictures whose latents are needed, each once."""
-        return list(dict.fromkeys(row.picture for row in self.rows))
+        return list(dict.fromkeys(row.picture for row in self._all_rows))
 
     @property
     def references(self) -> list[str]:
         """Pictures whose image features are needed, each once."""
-        return list(dict.fromkeys(row.reference or row.picture for row in self.rows))
+        return list(dict.fromkeys(row.reference or row.picture for row in self._all_rows))
 
     @property
     def captions(self) -> list[str]:
         """Texts whose embeddings are needed, each once."""
-        return list(dict.fromkeys(text for row in self.rows for text in row.captions))
+        return list(dict.fromkeys(text for row in self._all_rows for text in row.captions))
 
     def sample(self, seed: int, position: int) -> Sample:
         """Draws the sample at a position of the stream; each epoch shows a row `weight` times."""
@@ -125,6 +145,14 @@ class Dataset:
             self._order = shown[draws.epoch_order(seed, epoch, len(shown))]
             self._epoch = epoch
         return self._order
+
+    def held_out_sample(self, number: int) -> Sample:
+        """A held-out picture with its first caption and, of a group, another one's reference."""
+        row = self.held_out[number]
+        reference = row.reference or row.picture
+        if row.reference is None and (others := self._groups.get(row.group)):
+            reference = self.rows[others[number % len(others)]].picture
+        return Sample(row.picture, reference, row.captions[0])
 
     def _reference(self, number: int, seed: int, position: int) -> str:
         row = self.rows[number]

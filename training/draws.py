@@ -29,6 +29,7 @@ class Purpose(IntEnum):
     LATENT = 7  # the sample from the autoencoder's posterior
     PREVIEW = 8
     SHARE = 9  # which rows an epoch shows, where it shows a fraction of them
+    HELD_OUT = 10
 
 
 def generator(seed: int, purpose: Purpose, position: int) -> np.random.Generator:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
@@ -16,7 +14,6 @@ from . import draws
 from .config import TrainConfig
 from .data import Dataset
 from .draws import Purpose
-from .files import write_atomically
 from .models import Base, ImageEncoder
 from .sample import ddim_sample
 
@@ -45,11 +42,9 @@ class Previews:
         places = list(range(len(pictures)))  # a reference keeps its noise under every prompt
         self._noise = draws.normal(config.run.seed, Purpose.PREVIEW, places, shape)
 
-    def save(self, adapter: AnimeSketchAdapter, path: Path) -> None:
-        """Draws the grid with an adapter and writes it as PNG."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        picture = self._grid([self._row_block(adapter, text) for text in self._text])
-        write_atomically(path, lambda temporary: picture.save(temporary, "PNG"))
+    def draw(self, adapter: AnimeSketchAdapter) -> Image.Image:
+        """Draws the grid with an adapter."""
+        return self._grid([self._row_block(adapter, text) for text in self._text])
 
     def _row_block(self, adapter: AnimeSketchAdapter, text: Tensor) -> list[Tensor]:
         """Draws one prompt's block: for each alpha the pictures [references, 3, size, size]."""

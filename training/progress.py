@@ -1,19 +1,26 @@
-"""The progress bar and the log: loss, pictures per second, time left."""
+"""What a run shows of itself: bar, log.jsonl, TensorBoard, previews."""
 
 from __future__ import annotations
 
 import json
-import math
 import time
 from pathlib import Path
+from statistics import mean
 from types import TracebackType
+from typing import Any
 
+import numpy as np
+import torch
+from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from .config import TrainConfig
+from .files import write_atomically
+
 
 class DivergedError(RuntimeError):
-    """The loss is no longer a finite number."""
+    """The gradients are no longer finite numbers."""
 
 
 class Progress:
@@ -23,15 +30,20 @@ class Progress:
     not wait for the CPU at each step.
     """
 
-    def __init__(self, log: Path, step: int, max_steps: int, every: int) -> None:
-        self._log = log
-        self._every = every
-        self._bar = tqdm(initial=step, total=max_steps, desc="training", unit="step")
-        self._loss: Tensor | None = None
-        self._steps = 0
-        self._pictures = 0
+    def __init__(self, output: Path, step: int, config: TrainConfig, quiet: bool = False) -> None:
+        self._output = output
+        self._run = config.run
+        self._quiet = quiet
+        self._bar = tqdm(
+            initial=step, total=config.run.max_steps, desc="training", unit="step", disable=quiet
+        )
+        self._board = None if quiet else _tensorboard(output / "tensorboard", step)
+        self._loss: Tensor | float = 0.0  # sum of the steps' losses since the last line
+        self._skipped: Tensor | float = 0.0
+        self._steps = self._all_skipped = 0
         self._since = time.monotonic()
-        _forget_after(log, step)
+        if not quiet:
+            _forget_after(output / "log.jsonl", step)
 
     def __enter__(self) -> Progress:
         return self
@@ -43,47 +55,91 @@ class Progress:
         trace: TracebackType | None,
     ) -> None:
         self._bar.close()
+        if self._board is not None:
+            self._board.close()
 
-    def update(self, step: int, loss: Tensor, rate: float, pictures: int) -> None:
+    def update(self, step: int, loss: Tensor, skipped: Tensor, rate: float) -> None:
         """Counts a step that was done.
 
         Args:
             step: steps done in the whole run.
             loss: the step's mean loss, a scalar.
+            skipped: 1.0 where its gradients were not finite and it changed nothing, else 0.0.
             rate: its learning rate.
-            pictures: its batch size.
 
         Raises:
-            DivergedError: a loss since the last line was NaN or infinite.
+            DivergedError: more steps were skipped than run.most_skipped.
         """
-        self._loss = loss if self._loss is None else self._loss + loss
+        self._loss = self._loss + torch.where(skipped > 0, 0.0, loss)
+        self._skipped = self._skipped + skipped
         self._steps += 1
-        self._pictures += pictures
         self._bar.update(1)
-        if step % self._every == 0:
-            self._write(step, self._loss, rate)
+        if step % self._run.log_every == 0:
+            self._write(step, float(self._loss), int(self._skipped), rate)
 
-    def _write(self, step: int, loss_sum: Tensor, rate: float) -> None:
-        loss = loss_sum.item() / self._steps
-        if not math.isfinite(loss):
+    def held_out(self, step: int, figures: dict[str, list[float]]) -> None:
+        """Logs the losses of held-out pictures by condition, at each timestep."""
+        if self._quiet:
+            return
+        self._log({"step": step, "held_out": figures})
+        means = {name: mean(values) for name, values in figures.items()}
+        self._show({f"held_out/{name}": value for name, value in means.items()}, step)
+        told = ", ".join(f"{name} {value:.4f}" for name, value in means.items())
+        self._bar.write(f"step {step}, held-out pictures: {told}")
+
+    def preview(self, step: int, sheet: Image.Image) -> None:
+        """Keeps a grid of previews."""
+        path = self._output / "previews" / f"step-{step:09d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, lambda temporary: sheet.save(temporary, "PNG"))
+        if self._board is not None:
+            self._board.add_image("preview", np.asarray(sheet), step, dataformats="HWC")
+
+    def _write(self, step: int, loss_sum: float, skipped: int, rate: float) -> None:
+        self._all_skipped += skipped
+        if self._all_skipped > self._run.most_skipped:
             raise DivergedError(
-                f"The loss is {loss} by step {step}. The last checkpoint is from before; run again "
-                "with a lower optimizer.learning_rate, optimizer.clip_norm = 1.0 or run.precision "
-                '= "bf16".'
+                f"{self._all_skipped} steps by step {step} had gradients that were not finite, "
+                f"more than run.most_skipped = {self._run.most_skipped}. The last checkpoint is "
+                "from before; run again with a lower optimizer.learning_rate, "
+                'optimizer.clip_norm = 1.0 or run.precision = "bf16".'
             )
-        speed = self._pictures / (time.monotonic() - self._since)
-        self._bar.set_postfix(loss=f"{loss:.4f}", pictures_per_s=f"{speed:.1f}")
-        line = {
-            "step": step,
-            "loss": loss,
+        taken = self._steps - skipped
+        figures = {
+            "loss": loss_sum / taken if taken else None,
             "learning_rate": rate,
-            "pictures_per_second": round(speed, 3),
-            "time": round(time.time(), 1),
+            "pictures_per_second": round(
+                self._steps * self._run.batch_size / (time.monotonic() - self._since), 3
+            ),
+            "skipped": self._all_skipped,
         }
-        with self._log.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-        self._loss, self._steps, self._pictures = None, 0, 0
+        if not self._quiet:
+            self._bar.set_postfix(
+                loss="-" if figures["loss"] is None else f"{figures['loss']:.4f}",
+                pictures_per_s=f"{figures['pictures_per_second']:.1f}",
+            )
+            self._log({"step": step, **figures, "time": round(time.time(), 1)})
+            self._show({name: v for name, v in figures.items() if v is not None}, step)
+        self._loss, self._skipped, self._steps = 0.0, 0.0, 0
         self._since = time.monotonic()
+
+    def _log(self, line: dict[str, Any]) -> None:
+        with (self._output / "log.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def _show(self, figures: dict[str, float], step: int) -> None:
+        if self._board is not None:
+            for name, value in figures.items():
+                self._board.add_scalar(name, value, step)
+
+
+def _tensorboard(folder: Path, step: int) -> Any:
+    """TensorBoard's writer, or None where it is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder), purge_step=step)
 
 
 def _forget_after(log: Path, step: int) -> None:
@@ -92,4 +148,5 @@ def _forget_after(log: Path, step: int) -> None:
         return
     lines = [line for line in log.read_text(encoding="utf-8").splitlines() if line.strip()]
     kept = [line for line in lines if json.loads(line)["step"] <= step]
-    log.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+    text = "".join(f"{line}\n" for line in kept)
+    write_atomically(log, lambda temporary: temporary.write_text(text, encoding="utf-8"))

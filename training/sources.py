@@ -14,6 +14,7 @@ the folder that was given.
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import re
@@ -64,6 +65,7 @@ class Pictures:
     def __init__(self) -> None:
         # Where packed files lie: as TAR/MEMBER and, for lists beside the tar, as FOLDER/MEMBER.
         self._packed: dict[str, tuple[Path, int, int]] = {}
+        self._digests: dict[str, bytes] = {}
 
     def add_tar(self, path: Path) -> list[str]:
         """Makes a tar's files known; lists them as TAR/MEMBER.
@@ -108,6 +110,12 @@ class Pictures:
                 return file.read(size)
         except OSError as error:
             raise DataError(f"{name} cannot be read: {error}.") from error
+
+    def digest(self, name: str) -> bytes:
+        """SHA-256 of a file's bytes, computed once."""
+        if name not in self._digests:
+            self._digests[name] = hashlib.sha256(self.read(name)).digest()
+        return self._digests[name]
 
     def open(self, name: str) -> Tensor:
         """Decodes a picture.

@@ -6,9 +6,12 @@
     python -m training.train --config my.toml --print-config        # all settings, as TOML
     python -m training.train --config my.toml --run.max_steps 200   # any setting, changed
 
+    accelerate launch -m training.train --config my.toml            # on all GPUs of the machine
+
 The same command again goes on where the run stopped, bit for bit as if it had not stopped. Ctrl-C
-ends it after the current step, with a checkpoint. Read `train` from top to bottom; each idea has a
-file of its own: objective.py (the loss), draws.py (chance), data.py, cache.py, unet.py.
+ends it after the current step, with a checkpoint; so does a file STOP in the output folder. Read
+`train` from top to bottom; each idea has a file of its own: objective.py (the loss), draws.py
+(chance), data.py, cache.py, batch.py, unet.py, workers.py (several processes), held_out.py.
 """
 
 from __future__ import annotations
@@ -16,9 +19,10 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
 from typing import Any, Protocol
 
 import torch
@@ -26,19 +30,23 @@ import torch
 from animesketchnet_core.adapter import AnimeSketchAdapter
 from animesketchnet_core.weight_file import WrongAdapterError, read_adapter
 
+from .batch import Batch, Batches
 from .cache import Encoded
 from .checkpoints import CheckpointError, Checkpoints, Interrupt
 from .config import ConfigError, TrainConfig, flatten, load_config, to_toml
 from .data import Dataset
 from .ema import RunningAverage
 from .export import write_inference_file
-from .models import Base, ImageEncoder, ModelError, load_base, load_image_encoder
-from .objective import add_noise, draw, drop, noise_loss, sample_latents
+from .held_out import HeldOut
+from .loading import ModelError
+from .models import Base, ImageEncoder, load_base, load_image_encoder
+from .objective import draw
 from .preview import Previews
 from .progress import DivergedError, Progress
 from .schedule import learning_rate
 from .sources import DataError
-from .unet import AdaptedUNet, text_keys_values
+from .unet import AdaptedUNet, checkpoint_blocks, text_keys_values
+from .workers import Workers
 
 INPUT_ERRORS = (ConfigError, DataError, ModelError, CheckpointError, WrongAdapterError)
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -62,7 +70,7 @@ class Result:
 
     Attributes:
         step: steps that are done.
-        reason: "finished", "max_minutes", or the name of the signal.
+        reason: "finished", "max_minutes", "stop file", or the name of the signal.
         adapter: the inference file.
     """
 
@@ -72,95 +80,129 @@ class Result:
 
 
 def train(config: TrainConfig) -> Result:
-    """Trains, or goes on training, until max_steps, max_minutes or a signal.
+    """Trains, or goes on training, until max_steps, max_minutes, a stop file or a signal.
 
     Raises:
         ConfigError, DataError, ModelError, CheckpointError, WrongAdapterError: an input that
             cannot be used, with the fix.
+        DivergedError: the gradients were not finite too often.
     """
     run, seed = config.run, config.run.seed
-    device = torch.device(_device(run.device))
-    precision = PRECISIONS[run.precision]
+    workers = Workers(run.device)
+    device, precision = workers.device, PRECISIONS[run.precision]
     if run.precision == "fp16" and device.type == "cpu":
         raise ConfigError('run.precision = "fp16" needs a GPU; on a CPU use "bf16" or "fp32".')
+    if run.batch_size < workers.count:
+        raise ConfigError(
+            f"run.batch_size is {run.batch_size}, but there are {workers.count} processes and each "
+            "needs a sample."
+        )
     if run.threads:
         torch.set_num_threads(run.threads)
 
     # The frozen models, and all that they have to say about the data.
-    dataset = Dataset(config.data)
-    print(f"{len(dataset)} pictures, {dataset.alone} of them alone in their group")
+    dataset = Dataset(config.data, config.held_out.share if config.held_out.every else 0.0)
+    workers.print(
+        f"{len(dataset)} pictures, {dataset.alone} of them alone in their group, and "
+        f"{len(dataset.held_out)} held out"
+    )
     base = load_base(config.model.base).to(device)
     encoder = load_image_encoder(config.model.image_encoder, config.model.base)
     encoder.model.to(device)  # type: ignore[arg-type]
     adapter = new_adapter(config, base, encoder).to(device)
-    encoded = Encoded(config, dataset, base, encoder)
-    previews = Previews(config, dataset, base, encoder) if config.preview.every else None
+    encoded = Encoded(config, dataset, base, encoder, workers)
+    shown = config.preview.every and workers.first
+    previews = Previews(config, dataset, base, encoder) if shown else None
     encoder.model.to("cpu")  # type: ignore[arg-type]  # its work is done
-    no_features, no_text = encoded.no_features.to(device), encoded.no_text.to(device)
 
     # What is trained. The UNet is cast once; the adapter's weights stay float32.
     base.to(device, precision)
     model = AdaptedUNet(base.unet, adapter)
+    checkpoint_blocks(base.unet, run.checkpointing)
+    if run.compile:
+        base.unet.compile()
     optimizer = _optimizer(config, adapter)
     scaler = torch.amp.GradScaler(device.type, enabled=run.precision == "fp16")
     decay = config.optimizer.ema_decay
     average = RunningAverage(adapter, decay) if decay else None
     shipped = average.adapter if average else adapter
+    batches = Batches(encoded, base, device)
+    held_out = HeldOut(config, dataset, batches, base, precision, workers)
 
     parts: dict[str, Stateful] = {"adapter": adapter, "optimizer": optimizer, "scaler": scaler}
     if average:
         parts["average"] = average.adapter
 
     output = Path(run.output)
+    output.mkdir(parents=True, exist_ok=True)
     checkpoints = Checkpoints(output / "checkpoints", run.keep_last)
     step = seen = 0  # steps done, samples of the stream that are used up
+    best = float("inf")  # least held-out loss so far
     if (state := checkpoints.latest(device)) is not None:
-        step, seen = state["step"], state["seen"]
+        step, seen, best = state["step"], state["seen"], state["best"]
         _restore(state, parts)
-        print(f"going on after step {step} of {run.max_steps}")
+        workers.print(f"going on after step {step} of {run.max_steps}")
         for change in _changes(state["config"], flatten(config)):
-            print(f"changed since the last checkpoint: {change}")
+            workers.print(f"changed since the last checkpoint: {change}")
+    checkpoints.require_space(
+        4 * (3 + bool(average)) * sum(p.numel() for p in adapter.parameters())
+    )
+
+    def export(name: str) -> None:
+        if workers.first:
+            write_inference_file(output / name, shipped, config, encoder, step, seen)
 
     def save() -> None:
         # The inference file first: it refuses weights that are not finite, so that no such
         # checkpoint ever takes a good one's place.
-        write_inference_file(output / "adapter.safetensors", shipped, config, encoder, step, seen)
-        checkpoints.save(step, _state(step, seen, config, parts))
+        export("adapter.safetensors")
+        if workers.first:
+            checkpoints.save(step, _state(step, seen, best, config, parts))
+        workers.wait()
+
+    def make(positions: Sequence[int]) -> Batch:
+        samples = [dataset.sample(seed, position) for position in positions]
+        chance = draw(config.objective, seed, positions, batches.latent_shape)
+        return batches.make(samples, chance)
+
+    gamma = config.objective.min_snr_gamma
+    shared = workers.wrap(model)
+    share = len(workers.share(range(run.batch_size)))
+    size = workers.least(_micro_batch(model, make, share, config, precision))
 
     # The loop.
-    output.mkdir(parents=True, exist_ok=True)
-    (output / "config.toml").write_text(to_toml(config), encoding="utf-8")
+    if workers.first:
+        (output / "config.toml").write_text(to_toml(config), encoding="utf-8")
     deadline = time.monotonic() + run.max_minutes * 60 if run.max_minutes else float("inf")
-    progress = Progress(output / "log.jsonl", step, run.max_steps, run.log_every)
-    interrupt = Interrupt()
+    interrupt = Interrupt(output / "STOP")
+    progress = Progress(output, step, config, quiet=not workers.first)
     saved = step
     with interrupt.listening(), progress:
-        while step < run.max_steps and not interrupt and time.monotonic() < deadline:
-            positions = range(seen, seen + run.batch_size)
-            samples = [dataset.sample(seed, position) for position in positions]
-            moments = encoded.moments([sample.picture for sample in samples]).to(device)
-            features = encoded.features([sample.reference for sample in samples]).to(device)
-            text = encoded.text([sample.caption for sample in samples]).to(device)
-
-            latent_shape = (moments.shape[1] // 2, *moments.shape[2:])
-            chance = draw(config.objective, seed, positions, latent_shape).to(device)
-            kept = base.alphas_cumprod[chance.timesteps]  # [b], share of the picture's variance
-            factor = base.vae.config["scaling_factor"]
-            latents = sample_latents(moments, chance.latent, factor)  # [b, 4, h, w]
-            noisy = add_noise(latents, chance.noise, kept)
-            text = drop(text, no_text, chance.drop_text)  # [b, 77, t]
-            features = drop(features, no_features, chance.drop_image)  # [b, n, e]
-
+        while step < run.max_steps:
+            # Several processes must agree, which costs a round of messages: not at each step.
+            asked = workers.count == 1 or step % run.log_every == 0
+            if asked and workers.any(bool(interrupt) or time.monotonic() >= deadline):
+                break
             rate = learning_rate(config.optimizer, step, run.max_steps)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            predicted = model(noisy, chance.timesteps, text, features, chance.alpha, precision)
-            gamma = config.objective.min_snr_gamma
-            loss = noise_loss(predicted, chance.noise, kept, gamma).mean()
-            scaler.scale(loss).backward()
-            if config.optimizer.clip_norm:
-                scaler.unscale_(optimizer)
-                torch.nn.utils.clip_grad_norm_(adapter.parameters(), config.optimizer.clip_norm)
+
+            mine = workers.share(range(seen, seen + run.batch_size))
+            loss = torch.zeros((), device=device)
+            for start in range(0, len(mine), size):
+                part = mine[start : start + size]
+                with workers.gathering(shared, last=start + size >= len(mine)):
+                    losses = make(part).losses(shared, precision, gamma)
+                    # The processes' gradients are averaged, their samples are to be.
+                    scaler.scale(losses.sum() * (workers.count / run.batch_size)).backward()
+                loss += losses.detach().sum() / run.batch_size
+
+            scaler.unscale_(optimizer)
+            limit = config.optimizer.clip_norm or float("inf")
+            norm = torch.nn.utils.clip_grad_norm_(adapter.parameters(), limit)
+            skipped = (~norm.isfinite()).float()
+            if not scaler.is_enabled():
+                optimizer.found_inf = skipped  # the fused kernel then changes nothing, unasked
             scaler.step(optimizer)
             scaler.update()
             optimizer.zero_grad(set_to_none=True)
@@ -168,18 +210,53 @@ def train(config: TrainConfig) -> Result:
                 average.update(adapter, step)
 
             step, seen = step + 1, seen + run.batch_size
-            progress.update(step, loss.detach(), rate, run.batch_size)
+            progress.update(step, workers.sum(loss), skipped, rate)
+            if held_out and step % config.held_out.every == 0:
+                figures = held_out.measure(shipped)
+                progress.held_out(step, figures)
+                if (now := mean(figures["loss"])) < best:
+                    best = now
+                    export("best.safetensors")
             if step % run.save_every == 0:
                 save()
                 saved = step
             if previews and step % config.preview.every == 0:
-                previews.save(shipped, output / "previews" / f"step-{step:09d}.png")
+                progress.preview(step, previews.draw(shipped))
         if step != saved or not (output / "adapter.safetensors").is_file():
             save()
 
     finished = step >= run.max_steps
-    reason = "finished" if finished else interrupt.signal or "max_minutes"
+    reason = "finished" if finished else interrupt.reason or "max_minutes"
+    workers.part()
     return Result(step, reason, output / "adapter.safetensors")
+
+
+def _micro_batch(
+    model: AdaptedUNet,
+    make: Callable[[Sequence[int]], Batch],
+    share: int,
+    config: TrainConfig,
+    precision: torch.dtype,
+) -> int:
+    """How many samples to compute at once: as configured, or as many as fit into the GPU."""
+    size = min(config.run.micro_batch or share, share)
+    if config.run.micro_batch or model.unet.device.type != "cuda":
+        return size
+    while True:
+        try:
+            losses = make(range(size)).losses(model, precision, config.objective.min_snr_gamma)
+            losses.sum().backward()
+            return size
+        except torch.OutOfMemoryError:
+            if size == 1:
+                raise ConfigError(
+                    "The GPU's memory does not hold one sample. Lower data.resolution, or set "
+                    'run.checkpointing = "all".'
+                ) from None
+            size = (size + 1) // 2
+        finally:
+            model.zero_grad(set_to_none=True)
+            torch.cuda.empty_cache()
 
 
 def new_adapter(config: TrainConfig, base: Base, encoder: ImageEncoder) -> AnimeSketchAdapter:
@@ -230,11 +307,11 @@ def _optimizer(config: TrainConfig, adapter: AnimeSketchAdapter) -> torch.optim.
 
 
 def _state(
-    step: int, seen: int, config: TrainConfig, parts: Mapping[str, Stateful]
+    step: int, seen: int, best: float, config: TrainConfig, parts: Mapping[str, Stateful]
 ) -> dict[str, Any]:
     """Collects what the next step depends on."""
     states = {name: part.state_dict() for name, part in parts.items()}
-    return {"step": step, "seen": seen, "config": flatten(config), **states}
+    return {"step": step, "seen": seen, "best": best, "config": flatten(config), **states}
 
 
 def _restore(state: Mapping[str, Any], parts: Mapping[str, Stateful]) -> None:
@@ -257,12 +334,6 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         for key, value in now.items()
         if key in before and before[key] != value
     ]
-
-
-def _device(name: str) -> str:
-    if name != "auto":
-        return name
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def parse(argv: Sequence[str] | None) -> tuple[TrainConfig, argparse.Namespace]:
