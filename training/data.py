@@ -120,6 +120,11 @@ class Dataset:
         return list(dict.fromkeys(row.reference or row.picture for row in self._all_rows))
 
     @property
+    def shown_references(self) -> list[str]:
+        """References that the stream shows, not those of held-out pictures, each once."""
+        return list(dict.fromkeys(row.reference or row.picture for row in self.rows))
+
+    @property
     def captions(self) -> list[str]:
         """Texts whose embeddings are needed, each once."""
         return list(dict.fromkeys(text for row in self._all_rows for text in row.captions))

@@ -11,7 +11,9 @@ from animesketchnet_core import clip_input
 from animesketchnet_core.adapter import AnimeSketchAdapter
 
 from . import draws
+from .cache import Encoded
 from .config import TrainConfig
+from .copying import NearestPicture
 from .data import Dataset
 from .draws import Purpose
 from .models import Base, ImageEncoder
@@ -24,13 +26,23 @@ class Previews:
     """Draws one grid: for each prompt a row per reference, with a column per alpha.
 
     All that does not change during the run (features, text, noise) is made once.
+
+    Attributes:
+        nearest: measures whether training pictures are repeated.
     """
 
     def __init__(
-        self, config: TrainConfig, dataset: Dataset, base: Base, encoder: ImageEncoder
+        self,
+        config: TrainConfig,
+        dataset: Dataset,
+        encoded: Encoded,
+        base: Base,
+        encoder: ImageEncoder,
     ) -> None:
         self._settings = config.preview
         self._base = base
+        self._encoder = encoder
+        self.nearest = NearestPicture(encoded, dataset.shown_references)
         pictures = _references(config, dataset)
         self._thumbnails = [clip_input.fit_sketch(p, config.data.resolution) for p in pictures]
         fitted = [clip_input.fit_sketch(picture, encoder.size) for picture in pictures]
@@ -42,9 +54,21 @@ class Previews:
         places = list(range(len(pictures)))  # a reference keeps its noise under every prompt
         self._noise = draws.normal(config.run.seed, Purpose.PREVIEW, places, shape)
 
-    def draw(self, adapter: AnimeSketchAdapter) -> Image.Image:
-        """Draws the grid with an adapter."""
-        return self._grid([self._row_block(adapter, text) for text in self._text])
+    def draw(self, adapter: AnimeSketchAdapter) -> tuple[Image.Image, float]:
+        """Draws the grid with an adapter.
+
+        Returns:
+            The grid, and the mean similarity of what was drawn at the highest alpha to the
+            nearest training picture.
+        """
+        blocks = [self._row_block(adapter, text) for text in self._text]
+        strongest = max(range(len(self._settings.alphas)), key=self._settings.alphas.__getitem__)
+        drawn = torch.cat([columns[strongest] for columns in blocks])  # [b, 3, size, size]
+        fitted = clip_input.fit_sketch(drawn.permute(0, 2, 3, 1), self._encoder.size)
+        self._encoder.model.to(self._base.device)  # type: ignore[arg-type]
+        similarity = self.nearest.similarity(self._encoder.features(fitted)).mean().item()
+        self._encoder.model.to("cpu")  # type: ignore[arg-type]
+        return self._grid(blocks), similarity
 
     def _row_block(self, adapter: AnimeSketchAdapter, text: Tensor) -> list[Tensor]:
         """Draws one prompt's block: for each alpha the pictures [references, 3, size, size]."""
@@ -91,7 +115,7 @@ def _references(config: TrainConfig, dataset: Dataset) -> list[Tensor]:
     """Opens the reference pictures: the configured files, or some of the data's."""
     if config.preview.references:
         return [dataset.pictures.open(name) for name in config.preview.references]
-    names = dataset.references
+    names = dataset.shown_references
     count = min(config.preview.reference_count, len(names))
     # Evenly spread: neighbours in the list often show the same thing.
     return [dataset.pictures.open(names[n * len(names) // count]) for n in range(count)]

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from .config import TrainConfig
 from .files import write_atomically
+from .report import write_report
 
 
 class DivergedError(RuntimeError):
@@ -57,6 +58,8 @@ class Progress:
         self._bar.close()
         if self._board is not None:
             self._board.close()
+        if not self._quiet:
+            self._report()
 
     def update(self, step: int, loss: Tensor, skipped: Tensor, rate: float) -> None:
         """Counts a step that was done.
@@ -86,14 +89,24 @@ class Progress:
         self._show({f"held_out/{name}": value for name, value in means.items()}, step)
         told = ", ".join(f"{name} {value:.4f}" for name, value in means.items())
         self._bar.write(f"step {step}, held-out pictures: {told}")
+        self._report()
 
-    def preview(self, step: int, sheet: Image.Image) -> None:
-        """Keeps a grid of previews."""
+    def preview(self, step: int, sheet: Image.Image, nearest: float, yardstick: float) -> None:
+        """Keeps a grid of previews, and how near it comes to the training pictures (copying.py)."""
         path = self._output / "previews" / f"step-{step:09d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, lambda temporary: sheet.save(temporary, "PNG"))
+        self._log({"step": step, "nearest": nearest, "nearest_in_training": yardstick})
+        self._show({"copying/nearest": nearest, "copying/nearest_in_training": yardstick}, step)
         if self._board is not None:
             self._board.add_image("preview", np.asarray(sheet), step, dataformats="HWC")
+        self._report()
+
+    def _report(self) -> None:
+        try:
+            write_report(self._output)
+        except (ImportError, FileNotFoundError):
+            return  # matplotlib is not installed, or there is nothing to tell yet
 
     def _write(self, step: int, loss_sum: float, skipped: int, rate: float) -> None:
         self._all_skipped += skipped

@@ -112,7 +112,7 @@ def train(config: TrainConfig) -> Result:
     adapter = new_adapter(config, base, encoder).to(device)
     encoded = Encoded(config, dataset, base, encoder, workers)
     shown = config.preview.every and workers.first
-    previews = Previews(config, dataset, base, encoder) if shown else None
+    previews = Previews(config, dataset, encoded, base, encoder) if shown else None
     encoder.model.to("cpu")  # type: ignore[arg-type]  # its work is done
 
     # What is trained. The UNet is cast once; the adapter's weights stay float32.
@@ -221,14 +221,17 @@ def train(config: TrainConfig) -> Result:
                 save()
                 saved = step
             if previews and step % config.preview.every == 0:
-                progress.preview(step, previews.draw(shipped))
+                sheet, nearest = previews.draw(shipped)
+                progress.preview(step, sheet, nearest, previews.nearest.yardstick)
         if step != saved or not (output / "adapter.safetensors").is_file():
             save()
 
     finished = step >= run.max_steps
     reason = "finished" if finished else interrupt.reason or "max_minutes"
+    adapter_file = output / "adapter.safetensors"
+    workers.print(f"{reason} after step {step}: {adapter_file}")
     workers.part()
-    return Result(step, reason, output / "adapter.safetensors")
+    return Result(step, reason, adapter_file)
 
 
 def _micro_batch(
@@ -384,14 +387,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.print_config:
             print(to_toml(config))
             return 0
-        result = train(config)
+        train(config)
     except (*INPUT_ERRORS, DivergedError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         return 130
-    print(f"{result.reason} after step {result.step}: {result.adapter}")
     return 0
 
 

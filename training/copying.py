@@ -1,0 +1,52 @@
+"""Does the model repeat its training pictures? The nearest one to each picture that it draws.
+
+Compared are means of CLIP's penultimate features, from which the training set's own mean is taken:
+what all sketches share says nothing about copying. The measure has no absolute zero, so it comes
+with a yardstick, how near training pictures are to each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .cache import Encoded
+
+MOST = 2000  # training pictures that are compared with, evenly spread
+CHUNK = 64
+
+
+class NearestPicture:
+    """The training pictures' places in CLIP's space.
+
+    Attributes:
+        yardstick: mean similarity of a training picture to the nearest other one, -1 to 1.
+    """
+
+    def __init__(self, encoded: Encoded, names: Sequence[str]) -> None:
+        stride = -(-len(names) // MOST)
+        chosen = names[::stride]
+        parts = [
+            encoded.features(chosen[k : k + CHUNK]).float().mean(1)
+            for k in range(0, len(chosen), CHUNK)
+        ]
+        pooled = torch.cat(parts)  # [n, e]
+        self._centre = pooled.mean(0)
+        self._places = F.normalize(pooled - self._centre, dim=1)
+        among = (self._places @ self._places.T).fill_diagonal_(-1)
+        self.yardstick = among.max(1).values.mean().item() if len(chosen) > 1 else 1.0
+
+    def similarity(self, features: Tensor) -> Tensor:
+        """How near each picture is to the nearest training picture.
+
+        Args:
+            features: penultimate CLIP features of pictures [b, n, e].
+
+        Returns:
+            Cosines [b]; 1 is a copy.
+        """
+        pooled = features.float().cpu().mean(1) - self._centre
+        return (F.normalize(pooled, dim=1) @ self._places.T).max(1).values
