@@ -11,10 +11,10 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from tests import tiny_world
-from training.cache import Encoded
+from training.cache import Encoded, cache_bytes
 from training.config import from_mapping, to_toml
 from training.data import Dataset
-from training.doctor import cache_bytes, examine, main
+from training.doctor import examine, main
 from training.models import load_base, load_image_encoder
 from training.workers import Workers
 

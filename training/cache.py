@@ -234,6 +234,18 @@ class Encoded:
         store.refresh()
 
 
+def cache_bytes(config: TrainConfig, dataset: Dataset, base: Base, encoder: ImageEncoder) -> int:
+    """Size of the caches of latents, image features and text embeddings."""
+    side = config.data.resolution // base.latent_scale
+    text = base.text_encoder.config
+    numbers = (
+        len(dataset.targets) * 2 * base.vae.config["latent_channels"] * side**2
+        + len(dataset.references) * encoder.tokens * encoder.width
+        + len(dataset.captions) * text.max_position_embeddings * text.hidden_size
+    )
+    return 2 * numbers  # float16
+
+
 def _text_key(caption: str) -> bytes:
     return hashlib.sha256(caption.encode()).digest()
 

@@ -19,6 +19,7 @@ from typing import TypeVar
 import torch
 from tqdm import tqdm
 
+from .cache import cache_bytes
 from .config import ConfigError, TrainConfig
 from .data import Dataset
 from .models import Base, ImageEncoder, clip_tokenizer, load_base, load_image_encoder
@@ -136,7 +137,7 @@ def check_captions(dataset: Dataset) -> Iterator[Finding]:
         )
     tokenizer = clip_tokenizer()
     most = tokenizer.model_max_length
-    lengths = [len(ids) for ids in tokenizer(list(captions), verbose=False).input_ids] if captions else []
+    lengths = [len(ids) for ids in tokenizer(captions, verbose=False).input_ids]
     long = [
         f"{text[:60]!r}... ({length} tokens)"
         for text, length in zip(captions, lengths, strict=True)
@@ -202,18 +203,6 @@ def check_disk(config: TrainConfig, needed: int) -> Iterator[Finding]:
             f"The caches need about {needed / 1e9:.1f} GB, and {present} has {free / 1e9:.1f} GB "
             "free. Choose another cache.folder.",
         )
-
-
-def cache_bytes(config: TrainConfig, dataset: Dataset, base: Base, encoder: ImageEncoder) -> int:
-    """Size of the caches of latents, image features and text embeddings."""
-    side = config.data.resolution // base.latent_scale
-    text = base.text_encoder.config
-    numbers = (
-        len(dataset.targets) * 2 * base.vae.config["latent_channels"] * side**2
-        + len(dataset.references) * encoder.tokens * encoder.width
-        + len(dataset.captions) * text.max_position_embeddings * text.hidden_size
-    )
-    return 2 * numbers  # float16
 
 
 def _count(items: Sequence[str], noun: str) -> str:

@@ -5,6 +5,7 @@
         --model.base stable-diffusion-v1-5 --model.image_encoder image_encoder
     python -m training.train --config my.toml --print-config        # all settings, as TOML
     python -m training.train --config my.toml --run.max_steps 200   # any setting, changed
+    python -m training.train --config my.toml --dry-run             # memory and hours, no training
 
     accelerate launch -m training.train --config my.toml            # on all GPUs of the machine
 
@@ -31,11 +32,12 @@ from animesketchnet_core.adapter import AnimeSketchAdapter
 from animesketchnet_core.weight_file import WrongAdapterError, read_adapter
 
 from .batch import Batch, Batches
-from .cache import Encoded
+from .cache import Encoded, cache_bytes
 from .checkpoints import CheckpointError, Checkpoints, Interrupt
 from .config import ConfigError, TrainConfig, flatten, load_config, to_toml
 from .data import Dataset
 from .ema import RunningAverage
+from .estimate import estimate, speed
 from .export import write_inference_file
 from .held_out import HeldOut
 from .loading import ModelError
@@ -262,6 +264,17 @@ def _micro_batch(
             torch.cuda.empty_cache()
 
 
+def dry_run(config: TrainConfig) -> str:
+    """Says what the run would train, keep and take; loads everything, and changes nothing."""
+    dataset = Dataset(config.data, config.held_out.share if config.held_out.every else 0.0)
+    base = load_base(config.model.base)
+    encoder = load_image_encoder(config.model.image_encoder, config.model.base)
+    adapter = new_adapter(config, base, encoder)
+    caches = cache_bytes(config, dataset, base, encoder)
+    rate = speed(Workers(config.run.device).device, PRECISIONS[config.run.precision])
+    return estimate(config, dataset, base, encoder, adapter, caches, rate)
+
+
 def new_adapter(config: TrainConfig, base: Base, encoder: ImageEncoder) -> AnimeSketchAdapter:
     """Makes the adapter that the run starts from.
 
@@ -352,6 +365,9 @@ def parse(argv: Sequence[str] | None) -> tuple[TrainConfig, argparse.Namespace]:
         "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="one setting"
     )
     parser.add_argument("--print-config", action="store_true", help="print all settings and end")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="say what would be trained, kept and taken, and end"
+    )
     arguments, rest = parser.parse_known_args(argv)
     overrides = [_pair(text) for text in arguments.set] + _dotted(rest)
     return load_config(arguments.config, overrides), arguments
@@ -386,6 +402,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         config, arguments = parse(argv)
         if arguments.print_config:
             print(to_toml(config))
+            return 0
+        if arguments.dry_run:
+            print(dry_run(config))
             return 0
         train(config)
     except (*INPUT_ERRORS, DivergedError) as error:

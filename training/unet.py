@@ -10,6 +10,7 @@ Shapes: b batch, n positions of the picture, m tokens, h heads, d head width, c 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -97,6 +98,8 @@ def multi_head_attention(query: Tensor, key: Tensor, value: Tensor, heads: int) 
     if q.device.type == "cpu" and q.dtype == torch.bfloat16 and torch.is_grad_enabled():
         scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)  # [b, h, n, m]
         read = scores.softmax(-1) @ v  # [b, h, n, d]
+    elif q.device.type == "meta":  # counts and keeps what a GPU's fused kernel does (estimate.py)
+        read = torch.ops.aten._scaled_dot_product_flash_attention(q, k, v)[0]
     else:
         read = F.scaled_dot_product_attention(q, k, v)  # [b, h, n, d]
     return read.transpose(1, 2).flatten(2)
@@ -186,7 +189,8 @@ class AdaptedUNet(nn.Module):
             float32 [b, 4, height, width].
         """
         dtype = self.unet.dtype
-        with torch.autocast(latents.device.type, precision, enabled=precision != torch.float32):
+        exact = precision == torch.float32
+        with nullcontext() if exact else torch.autocast(latents.device.type, precision):
             tokens = self.adapter.tokens(features.float())
             keys_values = self.adapter.keys_values(tokens)
         if isinstance(alpha, Tensor):
