@@ -9,6 +9,7 @@ from training import cache
 from training.config import from_mapping
 from training.data import Dataset
 from training.models import load_base, load_image_encoder
+from training.views import View
 from training.workers import Workers
 
 
@@ -54,7 +55,7 @@ class Counted:
 
 def test_what_is_cached_equals_what_the_encoders_give(models, folder, tmp_path):
     world = Counted(models, folder, tmp_path / "out")
-    names = [f"{folder}/05.png", f"{folder}/00.png"]
+    names = [View(f"{folder}/05.png"), View(f"{folder}/00.png")]
     pixels = torch.cat([world.dataset.target_pixels(name) for name in names])
     moments = world.base.encode_pictures(pixels)
     assert torch.allclose(world.encoded.moments(names).float(), moments, atol=2e-3, rtol=2e-3)
@@ -76,11 +77,11 @@ def test_nothing_is_computed_twice(models, folder, tmp_path):
 
 
 def test_a_changed_picture_is_computed_again_and_no_other(models, folder, tmp_path):
-    before = Counted(models, folder, tmp_path / "out").encoded.moments([f"{folder}/03.png"])
+    before = Counted(models, folder, tmp_path / "out").encoded.moments([View(f"{folder}/03.png")])
     Image.new("RGB", (40, 40), "gray").save(folder / "03.png")
     after = Counted(models, folder, tmp_path / "out")
     assert after.encoded_items == (1, 1, 0)
-    assert not torch.equal(after.encoded.moments([f"{folder}/03.png"]), before)
+    assert not torch.equal(after.encoded.moments([View(f"{folder}/03.png")]), before)
 
 
 def test_another_preparation_is_another_cache(models, folder, tmp_path):

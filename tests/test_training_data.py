@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import tarfile
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from tests import tiny_world
 from training.config import DataSettings
 from training.data import Dataset, square
 from training.sources import DataError
+from training.views import View
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +40,7 @@ def test_a_sample_draws_one_of_its_captions(folder):
 def test_group_references_are_the_target_itself_as_often_as_asked(folder):
     settings = DataSettings(folders=(str(folder),), reference="group", self_reference=0.25)
     dataset = Dataset(settings)
-    group = {row.picture: row.group for row in dataset.rows}
+    group = {View(row.picture): row.group for row in dataset.rows}
     pairs = [dataset.sample(1, p) for p in range(2400)]
     assert all(group[s.picture] == group[s.reference] for s in pairs)
     own = sum(s.picture == s.reference for s in pairs)
@@ -53,7 +55,7 @@ def test_a_row_alone_in_its_group_is_its_own_reference(tmp_path):
     folder = tiny_world.write_sketches(tmp_path / "d", count=4)  # groups of three and one
     dataset = Dataset(DataSettings(folders=(str(folder),), reference="group", self_reference=0.0))
     pairs = [dataset.sample(1, p) for p in range(40)]
-    lone = f"{folder}/03.png"
+    lone = View(f"{folder}/03.png")
     assert {s.reference for s in pairs if s.picture == lone} == {lone}
     assert all(s.picture != s.reference for s in pairs if s.picture != lone)
     assert dataset.alone == 1
@@ -64,9 +66,9 @@ def test_a_column_can_name_the_reference(tmp_path):
     lines = [{"file_name": "00.png", "text": "x", "sketch": "02.png"}]
     tiny_world.write_metadata(folder, lines)
     dataset = Dataset(DataSettings(folders=(str(folder),), reference="sketch"))
-    assert dataset.sample(0, 17).reference == f"{folder}/02.png"
-    assert dataset.references == [f"{folder}/02.png"]
-    assert dataset.targets == [f"{folder}/00.png"]
+    assert dataset.sample(0, 17).reference == View(f"{folder}/02.png")
+    assert dataset.references == [View(f"{folder}/02.png")]
+    assert dataset.targets == [View(f"{folder}/00.png")]
 
 
 def test_pictures_in_a_tar_are_the_same_as_loose_ones(folder, tmp_path):
@@ -76,8 +78,8 @@ def test_pictures_in_a_tar_are_the_same_as_loose_ones(folder, tmp_path):
         archive.add(folder / "03.png", "./03.png")
     packed = Dataset(DataSettings(folders=(str(tmp_path),), resolution=32))
     loose = Dataset(DataSettings(folders=(str(folder),), resolution=32))
-    unpacked = loose.target_pixels(f"{folder}/03.png")
-    assert torch.equal(packed.target_pixels(f"{tmp_path}/03.png"), unpacked)
+    unpacked = loose.target_pixels(View(f"{folder}/03.png"))
+    assert torch.equal(packed.target_pixels(View(f"{tmp_path}/03.png")), unpacked)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +122,7 @@ def test_a_damaged_picture_is_an_error_that_names_it(tmp_path):
     (folder / "01.png").write_bytes(whole[: len(whole) // 2])
     dataset = Dataset(DataSettings(folders=(str(folder),)))
     with pytest.raises(DataError, match=r"01\.png cannot be read as a picture.*Replace"):
-        dataset.target_pixels(f"{folder}/01.png")
+        dataset.target_pixels(View(f"{folder}/01.png"))
 
 
 def test_transparency_becomes_white_paper(tmp_path):
@@ -131,7 +133,7 @@ def test_transparency_becomes_white_paper(tmp_path):
     (tmp_path / "a.png").write_bytes(content.getvalue())
     tiny_world.write_metadata(tmp_path, [{"file_name": "a.png", "text": ""}])
     dataset = Dataset(DataSettings(folders=(str(tmp_path),), resolution=8, fit="pad"))
-    name = f"{tmp_path}/a.png"
+    name = View(f"{tmp_path}/a.png")
     assert dataset.target_pixels(name).max() == 1
     dataset = Dataset(DataSettings(folders=(str(tmp_path),), resolution=8))
     assert dataset.target_pixels(name)[0, :, 0, 0].tolist() == [1, 1, 1]
@@ -155,7 +157,7 @@ def test_weights_and_repeats_say_how_often_an_epoch_shows_a_picture(tmp_path):
     dataset = Dataset(settings)
     assert dataset.epoch_length == 2 * 4 + 3
     epochs = [
-        Counter(dataset.sample(3, epoch * 11 + place).picture for place in range(11))
+        Counter(dataset.sample(3, epoch * 11 + place).picture.picture for place in range(11))
         for epoch in range(16)
     ]
     for shown in epochs:
@@ -181,4 +183,4 @@ def test_groups_of_two_data_sets_do_not_mix(tmp_path):
     folders = [str(tiny_world.write_sketches(tmp_path / name, count=3)) for name in ("a", "b")]
     dataset = Dataset(DataSettings(folders=tuple(folders), reference="group", self_reference=0))
     pairs = [dataset.sample(1, p) for p in range(60)]
-    assert all(s.picture.rpartition("/")[0] == s.reference.rpartition("/")[0] for s in pairs)
+    assert all(Path(s.picture.picture).parent == Path(s.reference.picture).parent for s in pairs)

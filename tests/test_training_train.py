@@ -404,12 +404,12 @@ def test_held_out_pictures_are_never_trained_on_and_say_what_the_model_listens_t
     held_out = {"every": 2, "share": 0.3, "count": 8, "timesteps": 2}
     data = {"folders": [str(folder)], "reference": "group"}
     config = configure(run={"max_steps": 4, "log_every": 1}, data=data, held_out=held_out)
-    dataset = Dataset(config.data, 0.3)
+    dataset = Dataset(config.data, held_out=0.3)
     hidden = {row.picture for row in dataset.held_out}
     assert 3 < len(hidden) < 18
     shown = [dataset.sample(0, position) for position in range(3 * dataset.epoch_length)]
-    assert not hidden & {s.picture for s in shown}
-    assert not hidden & {s.reference for s in shown}
+    assert not hidden & {s.picture.picture for s in shown}
+    assert not hidden & {s.reference.picture for s in shown}
     t.train(config)
     lines = log_of(config)
     measured = {line["step"]: line["held_out"] for line in lines if "held_out" in line}

@@ -2,9 +2,10 @@
 
 Three stores: the parameters of the latents' distribution (mean and log variance, not one frozen
 sample of it), CLIP's penultimate features, and text embeddings. An item's key is the hash of its
-content (the picture file's bytes, the caption); a store's folder is named by the hash of all else
-that decides the values (the encoder's weights, the preparation, the precision). So a changed
-picture or model can never meet a stale value, and unchanged ones are never computed twice.
+content (the picture file's bytes and the view of it, or the caption); a store's folder is named by
+the hash of all else that decides the values (the encoder's weights, the preparation, the
+precision). So a changed picture or model can never meet a stale value, and unchanged ones are never
+computed twice.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import hashlib
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -24,7 +26,10 @@ from .config import TrainConfig
 from .data import Dataset
 from .files import write_atomically
 from .models import Base, ImageEncoder, fingerprint
+from .views import View
 from .workers import Workers
+
+T = TypeVar("T")
 
 VERSION = "1"  # raise it when the code below or in data.py changes what is stored
 CHUNK_BYTES = 32 * 1024**2  # an interrupted build loses at most this much
@@ -119,7 +124,7 @@ class Encoded:
         """
         self._base = base
         self._precision = config.cache.precision
-        self._pictures = dataset.pictures
+        self._key = dataset.key
         folder = Path(config.cache.folder or Path(config.run.output) / "cache")
         self._workers = workers
         self._moments = self._build_moments(folder, config, dataset)
@@ -129,13 +134,13 @@ class Encoded:
             self.no_features = encoder.unconditional().to("cpu", torch.float16)
             self.no_text = base.encode_text([""]).to("cpu", torch.float16)
 
-    def moments(self, names: Sequence[str]) -> Tensor:
+    def moments(self, views: Sequence[View]) -> Tensor:
         """Mean and log variance of the pictures' latents: [b, 8, h, w]."""
-        return self._moments.get(map(self._pictures.digest, names))
+        return self._moments.get(map(self._key, views))
 
-    def features(self, names: Sequence[str]) -> Tensor:
+    def features(self, views: Sequence[View]) -> Tensor:
         """CLIP's penultimate features of the pictures: [b, tokens, width]."""
-        return self._features.get(map(self._pictures.digest, names))
+        return self._features.get(map(self._key, views))
 
     def text(self, captions: Sequence[str]) -> Tensor:
         """Text embeddings: [b, 77, cross_attention_dim]."""
@@ -159,11 +164,11 @@ class Encoded:
         channels = 2 * self._base.vae.config["latent_channels"]
         store = self._open(folder, "moments", recipe, (channels, side, side))
 
-        def encode(names: Sequence[str]) -> Tensor:
-            pixels = torch.cat([dataset.target_pixels(name) for name in names])
+        def encode(views: Sequence[View]) -> Tensor:
+            pixels = torch.cat([dataset.target_pixels(view) for view in views])
             return self._base.encode_pictures(pixels)
 
-        self._fill(store, "latents", dataset.targets, encode, config.cache.batch)
+        self._fill(store, "latents", dataset.targets, encode, config.cache.batch, dataset.key)
         return store
 
     def _build_features(
@@ -172,12 +177,13 @@ class Encoded:
         recipe = [fingerprint(encoder.model), "penultimate", "pad white"]
         store = self._open(folder, "features", recipe, (encoder.tokens, encoder.width))
 
-        def encode(names: Sequence[str]) -> Tensor:
+        def encode(views: Sequence[View]) -> Tensor:
             return encoder.features(
-                torch.cat([dataset.reference_pixels(name, encoder.size) for name in names])
+                torch.cat([dataset.reference_pixels(view, encoder.size) for view in views])
             )
 
-        self._fill(store, "image features", dataset.references, encode, config.cache.batch)
+        batch = config.cache.batch
+        self._fill(store, "image features", dataset.references, encode, batch, dataset.key)
         return store
 
     def _build_text(self, folder: Path, config: TrainConfig, dataset: Dataset) -> Store | None:
@@ -210,13 +216,12 @@ class Encoded:
         self,
         store: Store,
         label: str,
-        items: Sequence[str],
-        encode: Callable[[Sequence[str]], Tensor],
+        items: Sequence[T],
+        encode: Callable[[Sequence[T]], Tensor],
         batch: int,
-        key_of: Callable[[str], bytes] | None = None,
+        key_of: Callable[[T], bytes],
     ) -> None:
         """Encodes the items that a store lacks, in batches, and writes them chunk by chunk."""
-        key_of = key_of or self._pictures.digest
         by_key = {key_of(item): item for item in items}
         missing = self._workers.share(store.missing(by_key))
         per_chunk = max(batch, CHUNK_BYTES // store.item_bytes)
@@ -225,10 +230,10 @@ class Encoded:
                 keys = missing[start : start + per_chunk]
                 values = []
                 for first in range(0, len(keys), batch):
-                    names = [by_key[key] for key in keys[first : first + batch]]
+                    part = [by_key[key] for key in keys[first : first + batch]]
                     with self._autocast():
-                        values.append(encode(names).to("cpu", torch.float16))
-                    bar.update(len(names))
+                        values.append(encode(part).to("cpu", torch.float16))
+                    bar.update(len(part))
                 store.add(keys, torch.cat(values))
         self._workers.wait()
         store.refresh()

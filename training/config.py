@@ -74,6 +74,24 @@ class DataSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ViewSettings:
+    """Changed views of each picture, against learning it by heart (views.py).
+
+    Attributes:
+        count: views of each picture that are cached and drawn from; 1: only the picture as it is.
+        flip: mirror half of them, but none whose captions say left or right.
+        crop: largest share of a side that is cut away.
+        stroke: by how much the reference's lines get thicker or thinner at most, as a share of the
+            shorter side.
+    """
+
+    count: int = 1
+    flip: bool = True
+    crop: float = 0.1
+    stroke: float = 0.003
+
+
+@dataclass(frozen=True, kw_only=True)
 class CacheSettings:
     """What the frozen encoders made of the data, kept so that no step computes it again.
 
@@ -226,6 +244,7 @@ class TrainConfig:
     model: ModelSettings = field(default_factory=ModelSettings)
     resampler: ResamplerConfig = field(default_factory=ResamplerConfig)
     data: DataSettings = field(default_factory=DataSettings)
+    views: ViewSettings = field(default_factory=ViewSettings)
     cache: CacheSettings = field(default_factory=CacheSettings)
     objective: ObjectiveSettings = field(default_factory=ObjectiveSettings)
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
@@ -250,6 +269,9 @@ _RANGES = {  # lowest and highest allowed value
     "data.resolution": (8, 8192),
     "run.seed": (0, 2**63),
     "data.self_reference": (0, 1),
+    "views.count": (1, 1000),
+    "views.crop": (0, 0.9),
+    "views.stroke": (0, 0.1),
     "cache.batch": (1, 4096),
     "objective.drop_image": (0, 1),
     "objective.drop_text": (0, 1),

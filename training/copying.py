@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .cache import Encoded
+from .views import View
 
 MOST = 2000  # training pictures that are compared with, evenly spread
 CHUNK = 64
@@ -26,9 +27,9 @@ class NearestPicture:
         yardstick: mean similarity of a training picture to the nearest other one, -1 to 1.
     """
 
-    def __init__(self, encoded: Encoded, names: Sequence[str]) -> None:
-        stride = -(-len(names) // MOST)
-        chosen = names[::stride]
+    def __init__(self, encoded: Encoded, views: Sequence[View]) -> None:
+        stride = -(-len(views) // MOST)
+        chosen = views[::stride]
         parts = [
             encoded.features(chosen[k : k + CHUNK]).float().mean(1)
             for k in range(0, len(chosen), CHUNK)

@@ -17,9 +17,10 @@ from torch import Tensor
 from animesketchnet_core import clip_input
 
 from . import draws
-from .config import DataSettings
+from .config import DataSettings, ViewSettings
 from .draws import Purpose
 from .sources import DataError, Pictures, Record, read_source, resolve
+from .views import View, names_a_side, view_of
 
 
 @dataclass(frozen=True)
@@ -46,35 +47,45 @@ class Sample:
     """What one sample of the stream shows.
 
     Attributes:
-        picture: path of the target.
-        reference: path of the reference.
+        picture: the target.
+        reference: what the adapter sees.
         caption: the text.
     """
 
-    picture: str
-    reference: str
+    picture: View
+    reference: View
     caption: str
 
 
 class Dataset:
     """The rows and the endless stream of samples drawn from them."""
 
-    def __init__(self, settings: DataSettings, held_out: float = 0.0) -> None:
+    def __init__(
+        self, settings: DataSettings, views: ViewSettings | None = None, held_out: float = 0.0
+    ) -> None:
         """Finds every picture and its captions.
 
         Args:
             settings: where they are.
+            views: how they are shown; None: as they are.
             held_out: share of the pictures that the stream never shows.
 
         Raises:
             DataError: a file or a column is missing, or an entry is not what it should be.
         """
         self.settings = settings
+        self._views = views or ViewSettings()
         self.pictures = Pictures()
         rows = _read(settings, self.pictures)
         kept = [not self._is_held_out(row, held_out) for row in rows]
         self.rows = [row for row, keep in zip(rows, kept, strict=True) if keep]
         self.held_out = [row for row, keep in zip(rows, kept, strict=True) if not keep]
+        self._sides_named = {
+            name
+            for row in rows
+            if names_a_side(row.captions)
+            for name in (row.picture, row.reference or row.picture)
+        }
         self._groups: dict[tuple[int, str], list[int]] = {}
         for number, row in enumerate(self.rows):
             self._groups.setdefault(row.group, []).append(number)
@@ -110,19 +121,27 @@ class Dataset:
         return sum(len(members) == 1 for members in self._groups.values())
 
     @property
-    def targets(self) -> list[str]:
+    def targets(self) -> list[View]:
         """Pictures whose latents are needed, each once."""
-        return list(dict.fromkeys(row.picture for row in self._all_rows))
+        trained = [self._view(row.picture, n) for row in self.rows for n in self._numbers]
+        return list(dict.fromkeys([*trained, *(View(row.picture) for row in self.held_out)]))
 
     @property
-    def references(self) -> list[str]:
+    def references(self) -> list[View]:
         """Pictures whose image features are needed, each once."""
-        return list(dict.fromkeys(row.reference or row.picture for row in self._all_rows))
+        names = [view.picture for view in self.shown_references]
+        trained = [self._view(name, n, reference=True) for name in names for n in self._numbers]
+        held_out = [self.held_out_sample(n).reference for n in range(len(self.held_out))]
+        return list(dict.fromkeys([*trained, *held_out]))
 
     @property
-    def shown_references(self) -> list[str]:
-        """References that the stream shows, not those of held-out pictures, each once."""
-        return list(dict.fromkeys(row.reference or row.picture for row in self.rows))
+    def shown_references(self) -> list[View]:
+        """References that the stream shows, not those of held-out pictures, as they are."""
+        return list(dict.fromkeys(View(row.reference or row.picture) for row in self.rows))
+
+    @property
+    def _numbers(self) -> range:
+        return range(self._views.count)
 
     @property
     def captions(self) -> list[str]:
@@ -135,7 +154,22 @@ class Dataset:
         number = int(self._epoch_order(seed, epoch)[place])
         row = self.rows[number]
         choice = draws.integer(seed, Purpose.CAPTION, position, len(row.captions))
-        return Sample(row.picture, self._reference(number, seed, position), row.captions[choice])
+        chance = draws.generator(seed, Purpose.VIEW, position)
+        shown, seen = chance.integers(self._views.count, size=2).tolist()
+        return Sample(
+            self._view(row.picture, shown),
+            self._view(self._reference(number, seed, position), seen, reference=True),
+            row.captions[choice],
+        )
+
+    def _view(self, picture: str, number: int, reference: bool = False) -> View:
+        if number == 0:
+            return View(picture)
+        digest = self.pictures.digest(picture)
+        sides_named = picture in self._sides_named
+        return view_of(
+            picture, number, digest, self._views, sides_named=sides_named, reference=reference
+        )
 
     def _epoch_order(self, seed: int, epoch: int) -> np.ndarray:
         """The rows' numbers in the order in which an epoch shows them, [epoch_length]."""
@@ -157,7 +191,7 @@ class Dataset:
         reference = row.reference or row.picture
         if row.reference is None and (others := self._groups.get(row.group)):
             reference = self.rows[others[number % len(others)]].picture
-        return Sample(row.picture, reference, row.captions[0])
+        return Sample(View(row.picture), View(reference), row.captions[0])
 
     def _reference(self, number: int, seed: int, position: int) -> str:
         row = self.rows[number]
@@ -171,14 +205,18 @@ class Dataset:
         other = others[place] if others[place] != number else others[-1]
         return self.rows[other].picture
 
-    def target_pixels(self, name: str) -> Tensor:
+    def key(self, view: View) -> bytes:
+        """Names a view by its content."""
+        return view.key(self.pictures.digest(view.picture))
+
+    def target_pixels(self, view: View) -> Tensor:
         """Prepares a target for the autoencoder: [1, 3, resolution, resolution] in [-1, 1]."""
-        picture = self.pictures.open(name)
+        picture = view.show(self.pictures.open(view.picture))
         return square(picture, self.settings.resolution, self.settings.fit) * 2 - 1
 
-    def reference_pixels(self, name: str, size: int) -> Tensor:
+    def reference_pixels(self, view: View, size: int) -> Tensor:
         """Prepares a reference for CLIP, as the nodes do: [1, size, size, 3] in [0, 1]."""
-        return clip_input.fit_sketch(self.pictures.open(name), size)
+        return clip_input.fit_sketch(view.show(self.pictures.open(view.picture)), size)
 
 
 def square(picture: Tensor, size: int, fit: str) -> Tensor:

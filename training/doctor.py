@@ -56,7 +56,7 @@ def examine(config: TrainConfig) -> list[Finding]:
             findings.append(Finding(True, str(error)))
             return None
 
-    dataset = attempt(lambda: Dataset(config.data))
+    dataset = attempt(lambda: Dataset(config.data, config.views))
     base = attempt(lambda: load_base(config.model.base))
     encoder = attempt(lambda: load_image_encoder(config.model.image_encoder, config.model.base))
     if dataset:
@@ -75,7 +75,8 @@ def check_pictures(config: TrainConfig, dataset: Dataset) -> Iterator[Finding]:
     """Opens every picture."""
     damaged, tiny, stretched, blank = [], [], [], []
     copies: dict[bytes, list[str]] = {}
-    names = list(dict.fromkeys([*dataset.targets, *dataset.references]))
+    views = [*dataset.targets, *dataset.references]
+    names = list(dict.fromkeys(view.picture for view in views))
     for name in tqdm(names, "pictures", unit="file", leave=False, disable=None):
         try:
             picture = dataset.pictures.open(name)  # [1, h, w, 4]

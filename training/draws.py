@@ -30,6 +30,7 @@ class Purpose(IntEnum):
     PREVIEW = 8
     SHARE = 9  # which rows an epoch shows, where it shows a fraction of them
     HELD_OUT = 10
+    VIEW = 11
 
 
 def generator(seed: int, purpose: Purpose, position: int) -> np.random.Generator:

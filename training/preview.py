@@ -115,7 +115,7 @@ def _references(config: TrainConfig, dataset: Dataset) -> list[Tensor]:
     """Opens the reference pictures: the configured files, or some of the data's."""
     if config.preview.references:
         return [dataset.pictures.open(name) for name in config.preview.references]
-    names = dataset.shown_references
+    names = [view.picture for view in dataset.shown_references]
     count = min(config.preview.reference_count, len(names))
     # Evenly spread: neighbours in the list often show the same thing.
     return [dataset.pictures.open(names[n * len(names) // count]) for n in range(count)]

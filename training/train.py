@@ -103,7 +103,7 @@ def train(config: TrainConfig) -> Result:
         torch.set_num_threads(run.threads)
 
     # The frozen models, and all that they have to say about the data.
-    dataset = Dataset(config.data, config.held_out.share if config.held_out.every else 0.0)
+    dataset = _dataset(config)
     workers.print(
         f"{len(dataset)} pictures, {dataset.alone} of them alone in their group, and "
         f"{len(dataset.held_out)} held out"
@@ -264,9 +264,14 @@ def _micro_batch(
             torch.cuda.empty_cache()
 
 
+def _dataset(config: TrainConfig) -> Dataset:
+    held_out = config.held_out.share if config.held_out.every else 0.0
+    return Dataset(config.data, config.views, held_out)
+
+
 def dry_run(config: TrainConfig) -> str:
     """Says what the run would train, keep and take; loads everything, and changes nothing."""
-    dataset = Dataset(config.data, config.held_out.share if config.held_out.every else 0.0)
+    dataset = _dataset(config)
     base = load_base(config.model.base)
     encoder = load_image_encoder(config.model.image_encoder, config.model.base)
     adapter = new_adapter(config, base, encoder)
