@@ -1,0 +1,241 @@
+"""Times a training step: ours, the UNet's own part of it, and the reference trainer's.
+
+    python tests/benchmarks/training_step.py --reference PATH-TO-IP-ADAPTER      # on a GPU
+    python tests/benchmarks/training_step.py --reference PATH --narrow 5 --size 256 --batch 2
+
+Random weights of SD v1.5's and ViT-H's shapes; with --narrow N all four networks are an Nth as
+wide, so that their shares stay about the same on a machine too slow for them. The reference is
+tutorial_train_plus.py of tencent-ailab/IP-Adapter, at its own defaults: every encoder runs in every
+step, and the UNet stays float32 under autocast. All are timed in turn, in one process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+)
+
+from animesketchnet_core.adapter import AnimeSketchAdapter
+from animesketchnet_core.resampler import ResamplerConfig
+from animesketchnet_core.unet_layers import UNetShape
+from training.ema import RunningAverage
+from training.objective import noise_loss
+from training.unet import AdaptedUNet
+
+TOKENS, PICTURE = 257, 224  # of ViT-H/14
+
+
+class Networks:
+    """The four frozen networks, an Nth as wide as the real ones."""
+
+    def __init__(self, narrow: int, device: str) -> None:
+        torch.manual_seed(0)
+
+        def width(full: int, step: int) -> int:
+            return max(step, round(full / narrow / step) * step)
+
+        channels = [width(full, 32) for full in (320, 640, 1280, 1280)]
+        text, image = width(768, 96), width(1280, 80)
+        self.unet = UNet2DConditionModel(
+            block_out_channels=channels, cross_attention_dim=text, attention_head_dim=8
+        )
+        self.vae = AutoencoderKL(
+            block_out_channels=[width(full, 32) for full in (128, 256, 512, 512)],
+            down_block_types=["DownEncoderBlock2D"] * 4,
+            up_block_types=["UpDecoderBlock2D"] * 4,
+            layers_per_block=2,
+        )
+        self.text_encoder = CLIPTextModel(
+            CLIPTextConfig(
+                hidden_size=text,
+                intermediate_size=4 * text,
+                num_hidden_layers=12,
+                num_attention_heads=12,
+            )
+        )
+        self.image_encoder = CLIPVisionModelWithProjection(
+            CLIPVisionConfig(
+                hidden_size=image,
+                intermediate_size=4 * image,
+                num_hidden_layers=32,
+                num_attention_heads=16,
+                patch_size=14,
+                image_size=PICTURE,
+            )
+        )
+        self.resampler = ResamplerConfig(
+            dim=text, heads=max(1, text // 64), embedding_dim=image, output_dim=text
+        )
+        for network in (self.unet, self.vae, self.text_encoder, self.image_encoder):
+            network.to(device).requires_grad_(False).eval()  # type: ignore[arg-type]
+
+
+def ours(nets: Networks, batch: int, side: int, precision: torch.dtype) -> Callable[[], None]:
+    """One step of training/train.py on cached encodings."""
+    device = nets.unet.device
+    unet = nets.unet.to(precision)  # type: ignore[arg-type]
+    shape = UNetShape.from_diffusers(unet.config)
+    adapter = AnimeSketchAdapter.from_unet(shape, nets.resampler, dtype=torch.float32).to(device)
+    model, average = AdaptedUNet(unet, adapter), RunningAverage(adapter, 0.999)
+    optimizer = torch.optim.AdamW(adapter.parameters(), lr=1e-4, fused=True)
+    features = torch.randn(batch, TOKENS, nets.resampler.embedding_dim, device=device)
+    text = torch.randn(batch, 77, nets.resampler.output_dim, device=device)
+    noise = torch.randn(batch, 4, side, side, device=device)
+    timesteps = torch.arange(batch, device=device) * (1000 // batch)
+
+    def step() -> None:
+        predicted = model(noise, timesteps, text, features, torch.ones(batch), precision)
+        noise_loss(predicted, noise, torch.full((batch,), 0.5, device=device)).mean().backward()
+        torch.nn.utils.clip_grad_norm_(adapter.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        average.update(adapter, 1)
+
+    return step
+
+
+def bound(nets: Networks, batch: int, side: int, precision: torch.dtype) -> Callable[[], None]:
+    """The UNet's forward and activation-backward pass alone."""
+    device = nets.unet.device
+    unet = nets.unet.to(precision)  # type: ignore[arg-type]
+    text = torch.randn(batch, 77, nets.resampler.output_dim, device=device, dtype=precision)
+    latents = torch.randn(batch, 4, side, side, device=device, dtype=precision)
+    timesteps = torch.arange(batch, device=device) * (1000 // batch)
+
+    def step() -> None:
+        given = latents.clone().requires_grad_()
+        unet(given, timesteps, text).sample.float().square().mean().backward()
+
+    return step
+
+
+def reference(
+    nets: Networks, batch: int, side: int, precision: torch.dtype, checkout: Path
+) -> Callable[[], None]:
+    """One step of tutorial_train_plus.py, with its own modules."""
+    sys.path.insert(0, str(checkout))
+    from ip_adapter.attention_processor import (  # type: ignore[import-not-found]
+        AttnProcessor2_0,
+        IPAttnProcessor2_0,
+    )
+    from ip_adapter.resampler import Resampler  # type: ignore[import-not-found]
+    from tutorial_train_plus import IPAdapter  # type: ignore[import-not-found]
+
+    device, sizes = nets.unet.device, nets.resampler
+    unet: Any = nets.unet.float()
+    resampler = Resampler(
+        dim=sizes.dim, depth=4, dim_head=64, heads=sizes.heads, num_queries=16,
+        embedding_dim=sizes.embedding_dim, output_dim=sizes.output_dim, ff_mult=4,
+    )  # fmt: skip
+    processors = {}
+    for name in unet.attn_processors:
+        if name.endswith("attn1.processor"):
+            processors[name] = AttnProcessor2_0()
+            continue
+        width = unet.get_submodule(f"{name.removesuffix('.processor')}.to_q").out_features
+        processors[name] = IPAttnProcessor2_0(width, sizes.output_dim, num_tokens=16)
+    unet.set_attn_processor(processors)
+    modules = torch.nn.ModuleList(unet.attn_processors.values())
+    model = IPAdapter(unet, resampler, modules).to(device)
+    resampler.requires_grad_(True)
+    modules.requires_grad_(True)
+    trained = [*resampler.parameters(), *modules.parameters()]
+    optimizer = torch.optim.AdamW(trained, lr=1e-4, weight_decay=1e-2)
+    for network in (nets.vae, nets.text_encoder, nets.image_encoder):
+        network.to(precision)  # type: ignore[arg-type]
+    scheduler: Any = DDPMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"
+    )
+    pictures = torch.randn(batch, 3, 8 * side, 8 * side, device=device, dtype=precision)
+    sketches = torch.randn(batch, 3, PICTURE, PICTURE, device=device, dtype=precision)
+    ids = torch.randint(0, 1000, (batch, 77), device=device)
+
+    def step() -> None:
+        with torch.no_grad():
+            latents = nets.vae.encode(pictures).latent_dist.sample() * 0.18215  # type: ignore[union-attr]
+            hidden = nets.image_encoder(sketches, output_hidden_states=True).hidden_states[-2]
+            text = nets.text_encoder(ids)[0]
+        noise = torch.randn_like(latents)
+        timesteps = torch.randint(0, 1000, (batch,), device=device)
+        noisy = scheduler.add_noise(latents, noise, timesteps)
+        with torch.autocast(device.type, precision, enabled=precision != torch.float32):
+            predicted = model(noisy, timesteps, text, hidden)
+        F.mse_loss(predicted.float(), noise.float()).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def timed(steps: dict[str, Callable[[], None]], rounds: int, device: str) -> dict[str, float]:
+    """The median seconds of each, in turn, after one that does not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for number in range(rounds + 1):
+        for name, step in steps.items():
+            begun = time.perf_counter()
+            step()
+            if device.startswith("cuda"):
+                torch.cuda.synchronize()
+            if number:
+                seconds[name].append(time.perf_counter() - begun)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def main() -> None:
+    """Runs the command line; prints a Markdown table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--reference", type=Path, metavar="PATH", help="a checkout of IP-Adapter")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--size", type=int, default=512, help="side of the pictures in pixels")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--narrow", type=int, default=1, help="divide every width by this")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--precision", default="bf16", choices=("bf16", "fp32"))
+    parser.add_argument("--threads", type=int, default=0)
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    precision = torch.bfloat16 if options.precision == "bf16" else torch.float32
+    arguments = (options.batch, options.size // 8, precision)
+
+    def networks() -> Networks:
+        return Networks(options.narrow, options.device)
+
+    steps = {"UNet alone": bound(networks(), *arguments), "ours": ours(networks(), *arguments)}
+    if options.reference:
+        steps["reference"] = reference(networks(), *arguments, options.reference)
+    seconds = timed(steps, options.rounds, options.device)
+    gpu = options.device.startswith("cuda")
+    machine = torch.cuda.get_device_name() if gpu else platform.processor() or platform.machine()
+    print(
+        f"{machine}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
+        f"{options.precision}, {options.size} px, batch {options.batch}, "
+        f"widths / {options.narrow}\n"
+    )
+    print("| step | seconds | samples a second | times the UNet alone |\n|---|---|---|---|")
+    for name, value in seconds.items():
+        ratio = value / seconds["UNet alone"]
+        print(f"| {name} | {value:.3f} | {options.batch / value:.2f} | {ratio:.2f} |")
+    if options.reference:
+        print(f"\nOurs is {seconds['reference'] / seconds['ours']:.2f} times as fast.")
+
+
+if __name__ == "__main__":
+    main()
