@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -156,6 +158,29 @@ train.main(["--config", {str(tmp_path / "config.toml")!r}])
     assert not list(folder.glob(".*.part"))
     t.train(configure("whole", run={"max_steps": 6}))
     assert_same_run(config.run.output, configure("whole").run.output)
+
+
+def test_kills_at_20_random_moments_change_no_bit(configure):
+    run = {"max_steps": 120, "save_every": 2, "log_every": 5, "keep_last": 2}
+    config = configure("killed", run=run, held_out={"every": 15, "share": 0.2}, **FULL)
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["training.train"])
+    generator = random.Random(3)
+    ended = []
+    for _ in range(20):
+        process = processes.Process(target=t.train, args=(config,))
+        process.start()
+        process.join(generator.uniform(0.2, 2.5))
+        process.kill()
+        process.join()
+        ended.append(process.exitcode)
+    assert ended.count(-signal.SIGKILL) > 5, ended  # the rest had finished before
+    assert t.train(config).step == 120
+    t.train(configure("whole", run=run, held_out={"every": 15, "share": 0.2}, **FULL))
+    assert_same_run(config.run.output, configure("whole").run.output)
+    steps = [line["step"] for line in log_of(config) if "loss" in line]
+    assert steps == list(range(5, 121, 5))
+    assert not list(Path(config.run.output).rglob("*.part"))
 
 
 def test_the_last_checkpoints_are_kept(configure):
