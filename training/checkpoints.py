@@ -39,8 +39,6 @@ class Checkpoints:
     def save(self, step: int, state: dict[str, Any]) -> Path:
         """Writes a checkpoint, then removes the oldest beyond keep_last."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        for leftover in self.folder.glob(".step-*.part"):  # of a process that was killed
-            leftover.unlink()
         path = self.folder / f"step-{step:09d}.pt"
         try:
             write_atomically(path, lambda temporary: torch.save(state, temporary))

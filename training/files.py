@@ -27,6 +27,12 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         _force_to_disk(path.parent)
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Removes the temporary files of processes that were killed, in a folder and below it."""
+    for leftover in folder.rglob(".*.part"):
+        leftover.unlink(missing_ok=True)
+
+
 def _force_to_disk(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:

@@ -39,6 +39,7 @@ from .data import Dataset
 from .ema import RunningAverage
 from .estimate import estimate, speed
 from .export import write_inference_file
+from .files import remove_leftovers
 from .held_out import HeldOut
 from .loading import ModelError
 from .models import Base, ImageEncoder, load_base, load_image_encoder
@@ -102,6 +103,12 @@ def train(config: TrainConfig) -> Result:
     if run.threads:
         torch.set_num_threads(run.threads)
 
+    output = Path(run.output)
+    if workers.first:
+        output.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(output)
+    workers.wait()
+
     # The frozen models, and all that they have to say about the data.
     dataset = _dataset(config)
     workers.print(
@@ -135,8 +142,6 @@ def train(config: TrainConfig) -> Result:
     if average:
         parts["average"] = average.adapter
 
-    output = Path(run.output)
-    output.mkdir(parents=True, exist_ok=True)
     checkpoints = Checkpoints(output / "checkpoints", run.keep_last)
     step = seen = 0  # steps done, samples of the stream that are used up
     best = float("inf")  # least held-out loss so far
