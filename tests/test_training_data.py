@@ -175,7 +175,7 @@ def test_weights_that_fit_no_folder_are_an_error(tmp_path):
     folder = str(tiny_world.write_sketches(tmp_path / "d", count=2))
     with pytest.raises(DataError, match=r"data\.weights has 2 numbers for 1 folders"):
         Dataset(DataSettings(folders=(folder,), weights=(1.0, 2.0)))
-    with pytest.raises(DataError, match="leave no picture"):
+    with pytest.raises(DataError, match="No picture is left to train on"):
         Dataset(DataSettings(folders=(folder,), weights=(0.0,)))
 
 
