@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -44,7 +45,8 @@ def step_cost(config: TrainConfig, base: Base, encoder: ImageEncoder) -> Cost:
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     side = config.data.resolution // base.latent_scale
     with torch.device("meta"):
-        unet = UNet2DConditionModel.from_config(base.unet.config).requires_grad_(False)
+        unet: Any = UNet2DConditionModel.from_config(base.unet.config)
+        unet.requires_grad_(False)
         nn.Module.to(unet, dtype[config.run.precision])  # ModelMixin.to warns at each cast
         adapter = AnimeSketchAdapter.from_unet(base.shape, config.resampler, dtype=torch.float32)
         checkpoint_blocks(unet, config.run.checkpointing)
@@ -73,7 +75,7 @@ def speed(device: torch.device, dtype: torch.dtype, seconds: float = 1.0) -> flo
     """Operations a second in a product of large matrices."""
     size = 8192 if device.type == "cuda" else 1024
     one, other = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
-    one @ other  # warm-up
+    float((one @ other)[0, 0])  # warm-up
     count, begun = 0, time.perf_counter()
     while time.perf_counter() - begun < seconds:
         float((one @ other)[0, 0])  # waits for the GPU

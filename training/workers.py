@@ -46,7 +46,8 @@ class Workers:
         from accelerate import PartialState  # takes a second, and is needed here only
 
         state = PartialState(cpu=self.device.type == "cpu", timeout=PATIENCE)
-        self.rank, self.device = state.process_index, state.device
+        self.rank = state.process_index
+        self.device = torch.device(str(state.device))
 
     @property
     def first(self) -> bool:
