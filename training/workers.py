@@ -47,7 +47,8 @@ class Workers:
 
         state = PartialState(cpu=self.device.type == "cpu", timeout=PATIENCE)
         self.rank = state.process_index
-        self.device = torch.device(str(state.device))
+        if self.device.type != "cpu":  # accelerate numbers even that, and torch.load stumbles
+            self.device = torch.device(str(state.device))
 
     @property
     def first(self) -> bool:
@@ -89,7 +90,7 @@ class Workers:
         """Makes the processes average the gradients of a model's trained weights."""
         if self.count == 1:
             return model
-        return DistributedDataParallel(model, broadcast_buffers=False)
+        return DistributedDataParallel(model)
 
     @contextmanager
     def gathering(self, model: nn.Module, last: bool) -> Iterator[None]:
