@@ -16,6 +16,7 @@ import platform
 import statistics
 import sys
 import time
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -82,13 +83,13 @@ class Networks:
             dim=text, heads=max(1, text // 64), embedding_dim=image, output_dim=text
         )
         for network in (self.unet, self.vae, self.text_encoder, self.image_encoder):
-            network.to(device).requires_grad_(False).eval()  # type: ignore[arg-type]
+            torch.nn.Module.to(network, device).requires_grad_(False).eval()
 
 
 def ours(nets: Networks, batch: int, side: int, precision: torch.dtype) -> Callable[[], None]:
     """One step of training/train.py on cached encodings."""
     device = nets.unet.device
-    unet = nets.unet.to(precision)  # type: ignore[arg-type]
+    unet = torch.nn.Module.to(nets.unet, precision)
     shape = UNetShape.from_diffusers(unet.config)
     adapter = AnimeSketchAdapter.from_unet(shape, nets.resampler, dtype=torch.float32).to(device)
     model, average = AdaptedUNet(unet, adapter), RunningAverage(adapter, 0.999)
@@ -112,7 +113,7 @@ def ours(nets: Networks, batch: int, side: int, precision: torch.dtype) -> Calla
 def bound(nets: Networks, batch: int, side: int, precision: torch.dtype) -> Callable[[], None]:
     """The UNet's forward and activation-backward pass alone."""
     device = nets.unet.device
-    unet = nets.unet.to(precision)  # type: ignore[arg-type]
+    unet = torch.nn.Module.to(nets.unet, precision)
     text = torch.randn(batch, 77, nets.resampler.output_dim, device=device, dtype=precision)
     latents = torch.randn(batch, 4, side, side, device=device, dtype=precision)
     timesteps = torch.arange(batch, device=device) * (1000 // batch)
@@ -129,6 +130,9 @@ def reference(
 ) -> Callable[[], None]:
     """One step of tutorial_train_plus.py, with its own modules."""
     sys.path.insert(0, str(checkout))
+    package = types.ModuleType("ip_adapter")  # its own imports pipelines that new diffusers lack
+    package.__path__ = [str(checkout / "ip_adapter")]
+    sys.modules["ip_adapter"] = package
     from ip_adapter.attention_processor import (  # type: ignore[import-not-found]
         AttnProcessor2_0,
         IPAttnProcessor2_0,
@@ -157,7 +161,7 @@ def reference(
     trained = [*resampler.parameters(), *modules.parameters()]
     optimizer = torch.optim.AdamW(trained, lr=1e-4, weight_decay=1e-2)
     for network in (nets.vae, nets.text_encoder, nets.image_encoder):
-        network.to(precision)  # type: ignore[arg-type]
+        torch.nn.Module.to(network, precision)
     scheduler: Any = DDPMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"
     )
