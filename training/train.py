@@ -146,7 +146,7 @@ def train(config: TrainConfig) -> Result:
     step = seen = 0  # steps done, samples of the stream that are used up
     best = float("inf")  # least held-out loss so far
     if (state := checkpoints.latest(device)) is not None:
-        step, seen, best = state["step"], state["seen"], state["best"]
+        step, seen, best = state["step"], state["seen"], state.get("best", best)
         _restore(state, parts)
         workers.print(f"going on after step {step} of {run.max_steps}")
         for change in _changes(state["config"], flatten(config)):
