@@ -398,6 +398,8 @@ def test_a_stop_file_ends_the_run_cleanly(configure):
         result = t.train(config)
     assert (result.step, result.reason) == (2, "stop file")
     assert t.train(configure(run={"max_steps": 3})).step == 3  # the file does not stop it again
+    stop.touch()  # while the caches are being built, say
+    assert t.train(configure(run={"max_steps": 9})).reason == "stop file"
 
 
 def test_a_disk_without_room_is_met_before_training(configure, monkeypatch):

@@ -95,7 +95,6 @@ class Interrupt:
     def __init__(self, stop_file: Path) -> None:
         self.signal: str | None = None
         self.stop_file = stop_file
-        stop_file.unlink(missing_ok=True)  # of an earlier run
 
     def __bool__(self) -> bool:
         return self.reason is not None
@@ -104,6 +103,10 @@ class Interrupt:
     def reason(self) -> str | None:
         """The signal's name or "stop file"; None: go on."""
         return self.signal or ("stop file" if self.stop_file.exists() else None)
+
+    def forget(self) -> None:
+        """Removes the file, so that the next run goes on."""
+        self.stop_file.unlink(missing_ok=True)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None and number == signal.SIGINT:

@@ -19,11 +19,11 @@ from animesketchnet_core.adapter import AnimeSketchAdapter
 
 from .config import TrainConfig
 from .data import Dataset
-from .models import Base, ImageEncoder
+from .models import PRECISIONS, Base, ImageEncoder
 from .unet import AdaptedUNet, checkpoint_blocks
 
-# The share of a matrix product's speed that training a UNet reaches: 44 of 71 TFLOP/s on an RTX
-# 3090 (diffusers' torch 2.0 benchmarks, batch 16).
+# The share of a matrix product's speed that a UNet is taken to reach: its forward passes reach 44
+# of an RTX 3090's 71 TFLOP/s (diffusers' torch 2.0 benchmarks, batch 16). Not measured in training.
 EFFICIENCY = 0.6
 
 
@@ -42,12 +42,11 @@ class Cost:
 
 def step_cost(config: TrainConfig, base: Base, encoder: ImageEncoder) -> Cost:
     """Counts what one sample costs, on shapes alone."""
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     side = config.data.resolution // base.latent_scale
     with torch.device("meta"):
         unet: Any = UNet2DConditionModel.from_config(base.unet.config)
         unet.requires_grad_(False)
-        nn.Module.to(unet, dtype[config.run.precision])  # ModelMixin.to warns at each cast
+        nn.Module.to(unet, PRECISIONS[config.run.precision])  # ModelMixin.to warns at each cast
         adapter = AnimeSketchAdapter.from_unet(base.shape, config.resampler, dtype=torch.float32)
         checkpoint_blocks(unet, config.run.checkpointing)
         model = AdaptedUNet(unet, adapter)

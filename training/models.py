@@ -37,6 +37,9 @@ from animesketchnet_core.unet_layers import UNetShape
 from .loading import ModelError, load_strictly
 from .single_file import read_checkpoint, read_image_encoder
 
+# The types in which the UNet computes, by their names in the settings.
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
 # Stable Diffusion v1's noise schedule (scheduler/scheduler_config.json of every such model).
 SD_SCHEDULE = {
     "beta_start": 0.00085,

@@ -42,7 +42,7 @@ from .export import write_inference_file
 from .files import remove_leftovers
 from .held_out import HeldOut
 from .loading import ModelError
-from .models import Base, ImageEncoder, load_base, load_image_encoder
+from .models import PRECISIONS, Base, ImageEncoder, load_base, load_image_encoder
 from .objective import draw
 from .preview import Previews
 from .progress import DivergedError, Progress
@@ -52,7 +52,6 @@ from .unet import AdaptedUNet, checkpoint_blocks, text_keys_values
 from .workers import Workers
 
 INPUT_ERRORS = (ConfigError, DataError, ModelError, CheckpointError, WrongAdapterError)
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Stateful(Protocol):
@@ -236,6 +235,8 @@ def train(config: TrainConfig) -> Result:
 
     finished = step >= run.max_steps
     reason = "finished" if finished else interrupt.reason or "max_minutes"
+    workers.wait()  # each has read why it ended
+    interrupt.forget()
     adapter_file = output / "adapter.safetensors"
     workers.print(f"{reason} after step {step}: {adapter_file}")
     workers.part()

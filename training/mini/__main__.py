@@ -38,7 +38,7 @@ from .sheet import draw_sheet
 # Steps of each stage. The weights in the repository had fewer: see the model card.
 STEPS = {
     "autoencoder": 6000,
-    "encoder": 2000,
+    "encoder": 4000,
     "base": 6000,
     "adapter": 4000,
     "decoder": 2000,

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from animesketchnet_core.adapter import AnimeSketchAdapter
 from animesketchnet_core.clip_input import fit_sketch
 from animesketchnet_core.weight_file import read_adapter
+from training.files import write_atomically
 from training.models import (
     Base,
     ImageEncoder,
@@ -192,9 +193,7 @@ def answered(
             for name, pictures in drawn.items():
                 new = torch.stack(list(judge.answers(pictures).values()), dim=1)
                 answers[name] = torch.cat([answers[name], new]) if name in answers else new
-            temporary = path.with_suffix(".part")
-            torch.save(kept, temporary)
-            temporary.replace(path)
+            write_atomically(path, lambda temporary: torch.save(kept, temporary))
             bar.update(len(part))
     return {name: given[: len(cases)] for name, given in answers.items()}
 
