@@ -21,6 +21,8 @@ from safetensors.torch import save_file
 
 from animesketchnet_core.mini import MINI_FOLDER, adapter_path
 from comfyui_server import ComfyUIError, ComfyUIServer
+from tests import tiny_world
+from training import train
 
 ROOT = Path(__file__).parents[1]
 QUICKSTART = json.loads((ROOT / "workflows/api/mini_quickstart.json").read_text(encoding="utf-8"))
@@ -133,6 +135,25 @@ def test_an_adapter_from_a_file_is_the_embedded_one(
     shutil.copyfile(adapter_path(bundle), model_folder / "mini.safetensors")
     picture = draw(comfyui, from_file(quickstart, "mini.safetensors"))
     assert np.array_equal(picture, draw(comfyui, quickstart))
+
+
+def test_what_the_trainer_writes_draws_as_it_is(
+    comfyui: ComfyUIServer, quickstart: Workflow, model_folder: Path, tmp_path: Path
+) -> None:
+    """A few steps on the mini base; the file goes to ComfyUI unchanged."""
+    pictures = tiny_world.write_sketches(tmp_path / "sketches", count=6, size=128)
+    steps = ("--run.max_steps", "2", "--run.batch_size", "2", "--preview.every", "0")
+    data = ("--data.folders", str(pictures), "--run.output", str(tmp_path / "run"))
+    config = str(ROOT / "training/configs/mini.toml")
+    assert train.main(["--config", config, *data, *steps]) == 0
+    shutil.copyfile(tmp_path / "run/adapter.safetensors", model_folder / "trained.safetensors")
+    trained = from_file(quickstart, "trained.safetensors")
+    picture = draw(comfyui, trained)
+    assert picture.std() > 1
+    assert not np.array_equal(picture, draw(comfyui, quickstart))
+    without = draw(comfyui, without_our_nodes(quickstart))
+    assert np.array_equal(draw(comfyui, changed(trained, {APPLY: {"alpha": 0.0}})), without)
+    assert not np.array_equal(picture, without)
 
 
 def test_a_wrong_file_is_named_before_anything_runs(

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
 from PIL import Image
 
 from tests import tiny_world
 from training import cache
-from training.config import from_mapping
+from training.config import ConfigError, from_mapping
 from training.data import Dataset
 from training.models import load_base, load_image_encoder
+from training.store import Store
+from training.train import train
 from training.views import View
 from training.workers import Workers
 
@@ -111,7 +115,7 @@ def test_a_damaged_file_is_made_again(models, folder, tmp_path, position):
 def test_an_interrupted_build_goes_on_where_it_was(models, folder, tmp_path, monkeypatch):
     monkeypatch.setattr(cache, "CHUNK_BYTES", 1)  # a chunk is then as small as a batch
     settings = {"cache": {"batch": 5}}
-    monkeypatch.setattr(cache.Store, "add", stop_at(cache.Store.add, 3))
+    monkeypatch.setattr(Store, "add", stop_at(Store.add, 3))
     with pytest.raises(KeyboardInterrupt):
         Counted(models, folder, tmp_path / "out", **settings)
     monkeypatch.undo()
@@ -140,8 +144,43 @@ def test_too_many_captions_are_encoded_at_each_step(models, folder, tmp_path, ca
     )
 
 
+@pytest.mark.parametrize("keep", ["memory", "device"])
+def test_caches_in_memory_are_the_same_and_touch_no_file_any_more(models, folder, tmp_path, keep):
+    on_disk = Counted(models, folder, tmp_path / "out")
+    held = Counted(models, folder, tmp_path / "out", cache={"keep": keep})
+    assert held.encoded_items == (0, 0, 0)
+    shutil.rmtree(tmp_path / "out" / "cache")
+    names, captions = held.dataset.targets, held.dataset.captions
+    assert torch.equal(held.encoded.moments(names), on_disk.encoded.moments(names))
+    assert torch.equal(held.encoded.features(names), on_disk.encoded.features(names))
+    assert torch.equal(held.encoded.text(captions), on_disk.encoded.text(captions))
+
+
+def test_training_without_a_cache_is_the_same_training(models, folder, tmp_path):
+    trained = {}
+    for keep in ("disk", "nothing"):
+        sections = {"run": {"max_steps": 4}, "cache": {"keep": keep}, "views": {"count": 3}}
+        settings = tiny_world.settings(models, folder, tmp_path / keep, **sections)
+        train(from_mapping(settings))
+        (path,) = (tmp_path / keep / "checkpoints").glob("*.pt")
+        trained[keep] = torch.load(path, weights_only=True)["adapter"]
+    assert not (tmp_path / "nothing" / "cache").exists()
+    for name, value in trained["disk"].items():
+        # Encoded in other company, which moves a last bit of float16 here and there.
+        assert torch.allclose(value, trained["nothing"][name], atol=4e-5), name
+
+
+def test_caches_that_the_gpu_cannot_hold_are_an_error(models, folder, tmp_path, monkeypatch):
+    def full(store, device):
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(Store, "hold", full)
+    with pytest.raises(ConfigError, match=r'do not fit.*cache\.keep = "memory"'):
+        Counted(models, folder, tmp_path / "out", cache={"keep": "device"})
+
+
 def test_values_that_are_not_finite_are_refused(tmp_path):
-    store = cache.Store(tmp_path / "moments", (2,))
+    store = Store(tmp_path / "moments", (2,))
     with pytest.raises(ValueError, match=r"NaN, infinite.*moments.*fp32"):
         store.add([b"k" * 32], torch.tensor([[1.0, 1e6]]))
     assert store.missing([b"k" * 32, b"k" * 32]) == [b"k" * 32]

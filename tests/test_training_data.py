@@ -12,7 +12,8 @@ from PIL import Image
 
 from tests import tiny_world
 from training.config import DataSettings
-from training.data import Dataset, square
+from training.data import Dataset
+from training.framing import frame
 from training.sources import DataError
 from training.views import View
 
@@ -144,8 +145,8 @@ def test_transparency_becomes_white_paper(tmp_path):
 def test_crop_keeps_the_middle_and_pad_keeps_all():
     tall = torch.ones(1, 12, 4, 4)
     tall[:, 0] = torch.tensor([0.0, 0, 0, 1])  # a black line at the very top
-    assert square(tall, 4, "crop").min() == 1
-    padded = square(tall, 12, "pad")
+    assert frame(tall, (4, 4), "crop").min() == 1
+    padded = frame(tall, (12, 12), "pad")
     assert padded.shape == (1, 3, 12, 12)
     assert padded[0, 0, 0].tolist() == [1] * 4 + [0] * 4 + [1] * 4
 
@@ -155,7 +156,7 @@ def test_weights_and_repeats_say_how_often_an_epoch_shows_a_picture(tmp_path):
     second = tiny_world.write_sketches(tmp_path / "second", count=6)
     settings = DataSettings(folders=(str(first), str(second)), weights=(2.0, 0.5))
     dataset = Dataset(settings)
-    assert dataset.epoch_length == 2 * 4 + 3
+    assert dataset.stream.epoch_length == 2 * 4 + 3
     epochs = [
         Counter(dataset.sample(3, epoch * 11 + place).picture.picture for place in range(11))
         for epoch in range(16)

@@ -88,7 +88,7 @@ def test_every_fault_is_found_at_once(
         "longer than 77 tokens",
         "resampler.embedding_dim is 1280",
         "The VAE has weights that are not finite",
-        "data.resolution = 34 is no multiple of",
+        "34 x 34 pixels, and the UNet needs multiples of 4",
         "cannot be written",
     ):
         assert text in printed, text

@@ -9,7 +9,7 @@ import torch
 from training import draws
 from training.config import ObjectiveSettings
 from training.draws import Purpose
-from training.objective import add_noise, draw, drop, noise_loss, sample_latents
+from training.objective import add_noise, draw, drop, loss_weights, noise_loss, sample_latents
 
 SHAPE = (4, 3, 5)
 
@@ -89,9 +89,31 @@ def test_add_noise_keeps_the_variance_of_unit_inputs():
     assert noisy.item() == pytest.approx(0.6 * 1 + 0.8 * 2)
 
 
+def test_spread_timesteps_are_even_in_every_batch_and_over_all():
+    settings = ObjectiveSettings(timesteps="spread")
+    for start in (0, 16, 10**6):
+        steps = draw(settings, 3, range(start, start + 16), (1,)).timesteps.sort().values
+        assert steps.diff().max() < 2.5 * 1000 / 16
+        assert steps.diff().min() > 1000 / 16 / 3
+    many = draw(settings, 3, range(20_000), (1,)).timesteps
+    assert many.bincount(minlength=1000).float().std() < 1  # 20 of each
+    other = draw(settings, 4, range(16), (1,)).timesteps
+    assert not torch.equal(other, draw(settings, 3, range(16), (1,)).timesteps)
+
+
 def test_min_snr_weighs_the_clean_steps_down():
-    predicted, noise = torch.full((2, 4, 1, 1), 3.0), torch.full((2, 4, 1, 1), 1.0)
     kept = torch.tensor([0.9, 0.5])  # SNR 9 and 1
-    assert noise_loss(predicted, noise, kept).tolist() == [4.0, 4.0]
-    weighed = noise_loss(predicted, noise, kept, min_snr_gamma=5.0)
-    assert weighed.tolist() == pytest.approx([4 * 5 / 9, 4.0])
+    assert loss_weights(kept).tolist() == [1.0, 1.0]
+    assert loss_weights(kept, min_snr_gamma=5.0).tolist() == pytest.approx([5 / 9, 1.0])
+
+
+def test_high_noise_weighs_more_up_to_a_limit():
+    kept = torch.tensor([0.9, 0.5, 0.2, 0.001])  # SNR 9, 1, 1/4, about 1/1000
+    weights = loss_weights(kept, min_snr_gamma=5.0, high_noise_weight=10.0)
+    assert weights.tolist() == pytest.approx([5 / 9, 1.0, 2.0, 10.0])
+
+
+def test_the_loss_is_the_mean_square_of_each_sample():
+    predicted, noise = torch.full((2, 4, 1, 1), 3.0), torch.full((2, 4, 1, 1), 1.0)
+    predicted[1] = 1.5
+    assert noise_loss(predicted, noise).tolist() == [4.0, 0.25]

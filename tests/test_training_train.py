@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from training import train as t
 from training.config import OptimizerSettings, from_mapping, to_toml
 from training.data import Dataset
 from training.held_out import CONDITIONS
+from training.memory import largest_fit
 from training.models import ModelError, fingerprint, load_base, load_image_encoder
 from training.progress import DivergedError, Progress
 from training.schedule import learning_rate
@@ -317,6 +319,147 @@ def test_previews_change_no_bit_of_the_training(configure):
     assert_same_run(configure("without").run.output, configure("with").run.output)
 
 
+def test_previews_show_the_average_and_the_raw_weights_beside(configure):
+    preview = {"every": 1, "prompts": ["a"], "reference_count": 2, "alphas": [0, 1.0], "steps": 2}
+    config = configure(run={"max_steps": 1}, preview=preview, optimizer={"ema_decay": 0.9})
+    t.train(config)
+    (path,) = Path(config.run.output, "previews").iterdir()
+    with Image.open(path) as sheet:
+        size = tiny_world.RESOLUTION
+        assert sheet.size == (4 * size, 14 + 14 + 2 * size)  # reference, alpha 0, alpha 1, raw 1
+        shipped, raw = (
+            sheet.crop((left, 28, left + size, 28 + size)) for left in (2 * size, 3 * size)
+        )
+        assert shipped.tobytes() != raw.tobytes()
+
+
+def test_samples_are_taught_by_what_the_base_makes_of_a_fuller_text(configure, tmp_path):
+    folder = tiny_world.write_sketches(tmp_path / "taught", count=6)
+    lines = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
+    for line in lines:
+        line |= {"text": "a sketch", "same": "a sketch", "full": f"a {line['text'][0]}, dark"}
+    tiny_world.write_metadata(folder, lines)
+
+    def losses(column: str, **objective) -> list[float]:
+        config = configure(
+            f"{column}{objective}",
+            run={"max_steps": 40, "log_every": 20},
+            data={"folders": [str(folder)], "teacher_column": column},
+            objective={"drop_image": 0.0, "drop_text": 0.0, "drop_both": 0.0, **objective},
+            optimizer={"learning_rate": 1e-2},
+        )
+        t.train(config)
+        return [line["loss"] for line in log_of(config)]
+
+    for column in ("same", "full"):  # with the same words the sketch should change nothing
+        first, last = losses(column, taught=1.0)
+        assert 0 < last < first
+    assert first < losses("full", taught=0.5)[0] < losses("full", taught=0.0)[0]
+    # A sample that lost a condition learns from the noise.
+    lost = {"drop_text": 0.5, "drop_both": 0.5}
+    assert losses("full", taught=1.0, **lost) == losses("same", taught=0.0, **lost)
+
+
+def test_a_missing_teacher_column_is_named(configure):
+    with pytest.raises(t.DataError, match=r"has no 'full'.*data\.teacher_column names"):
+        t.train(configure(data={"teacher_column": "full"}))
+    with pytest.raises(t.ConfigError, match=r"taught is 0\.5, but data\.teacher_column is not set"):
+        configure(objective={"taught": 0.5})
+
+
+def test_a_picture_that_breaks_in_the_middle_of_a_run_loses_nothing(configure, tmp_path):
+    folder = tiny_world.write_sketches(tmp_path / "d", count=12)
+    sections = {**FULL, "data": {"folders": [str(folder)]}, "cache": {"keep": "nothing"}}
+    run = {"max_steps": 6, "save_every": 100}
+    config = configure("broken", run=run, **sections)
+    picture = folder / "05.png"
+    whole = picture.read_bytes()
+    with pytest.MonkeyPatch.context() as patch:
+        original = Progress.update
+
+        def update(progress, done, *rest):
+            original(progress, done, *rest)
+            if done == 2:
+                picture.write_bytes(whole[:50])
+
+        patch.setattr(Progress, "update", update)
+        with pytest.raises(t.DataError, match=r"05\.png cannot be read.*Replace the file"):
+            t.train(config)
+    assert checkpoint(config.run.output)["step"] >= 2
+    picture.write_bytes(whole)
+    t.train(config)
+    t.train(configure("whole", run=run, **sections))
+    assert_same_run(config.run.output, configure("whole").run.output)
+
+
+def test_one_batch_is_shown_again_and_again(configure, monkeypatch):
+    shown = []
+    original = Dataset.sample
+    monkeypatch.setattr(
+        Dataset,
+        "sample",
+        lambda *a: shown.append(a[2]) or original(*a),  # its position
+    )
+    run = {"max_steps": 40, "log_every": 20, "overfit": True}
+    config = configure(run=run, optimizer={"learning_rate": 1e-2})
+    t.train(config)
+    assert shown == [0, 1, 2] * 40
+    first, last = (line["loss"] for line in log_of(config))
+    assert last < first
+
+
+def test_two_trainers_do_not_share_a_folder(configure, tmp_path):
+    config = configure(run={"max_steps": 10**6})
+    (tmp_path / "config.toml").write_text(to_toml(config))
+    command = [sys.executable, "-m", "training.train", "--config", str(tmp_path / "config.toml")]
+    log = Path(config.run.output, "log.jsonl")
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL) as first:
+        try:
+            while not log.is_file():
+                assert first.poll() is None
+                time.sleep(0.1)
+            with pytest.raises(t.FolderError, match=r"Another process is at work in .*choose an"):
+                t.train(config)
+        finally:
+            first.kill()
+    assert t.train(configure(run={"max_steps": 1})).step >= 1  # its lock has died with it
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_that_names_it(configure, tmp_path):
+    (tmp_path / "out").write_text("a file, not a folder")
+    with pytest.raises(t.FolderError, match=r"The folder .*out cannot be written .*choose"):
+        t.train(configure())
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.filterwarnings("default")  # torch's compiler warns of itself
+@pytest.mark.slow
+def test_a_compiled_unet_trains_the_same(configure):
+    plain, compiled = (
+        configure(str(on), run={"max_steps": 3, "compile": on}, **FULL) for on in (False, True)
+    )
+    t.train(plain)
+    t.train(compiled)
+    one, other = checkpoint(plain.run.output), checkpoint(compiled.run.output)
+    for name, value in one["adapter"].items():
+        assert torch.allclose(value, other["adapter"][name], atol=1e-5), name
+
+
+def test_the_largest_part_that_fits_is_found():
+    tried = []
+
+    def attempt(size: int) -> None:
+        tried.append(size)
+        if size > 3:
+            raise torch.OutOfMemoryError("out of memory")
+
+    assert largest_fit(attempt, 16) == 2
+    assert tried == [16, 8, 4, 2]
+    assert largest_fit(attempt, 3) == 3
+    with pytest.raises(t.ConfigError, match=r"does not hold one sample.*run\.checkpointing"):
+        largest_fit(lambda size: attempt(size + 3), 8)
+
+
 def test_the_log_holds_each_step_once_after_a_resume(configure):
     with stopping_after(3):
         t.train(configure(run={"max_steps": 6, "log_every": 1}))
@@ -434,7 +577,7 @@ def test_held_out_pictures_are_never_trained_on_and_say_what_the_model_listens_t
     dataset = Dataset(config.data, held_out=0.3)
     hidden = {row.picture for row in dataset.held_out}
     assert 3 < len(hidden) < 18
-    shown = [dataset.sample(0, position) for position in range(3 * dataset.epoch_length)]
+    shown = [dataset.sample(0, position) for position in range(3 * dataset.stream.epoch_length)]
     assert not hidden & {s.picture.picture for s in shown}
     assert not hidden & {s.reference.picture for s in shown}
     t.train(config)

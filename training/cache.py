@@ -1,6 +1,6 @@
 """Keeps what the frozen encoders make of the data, so that no training step computes it again.
 
-Three stores: the parameters of the latents' distribution (mean and log variance, not one frozen
+Three kinds: the parameters of the latents' distribution (mean and log variance, not one frozen
 sample of it), CLIP's penultimate features, and text embeddings. An item's key is the hash of its
 content (the picture file's bytes and the view of it, or the caption); a store's folder is named by
 the hash of all else that decides the values (the encoder's weights, the preparation, the
@@ -11,104 +11,70 @@ computed twice.
 from __future__ import annotations
 
 import hashlib
-import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from .config import TrainConfig
+from .config import ConfigError, TrainConfig
 from .data import Dataset
-from .files import write_atomically
 from .models import Base, ImageEncoder, fingerprint
+from .store import Store
 from .views import View
 from .workers import Workers
 
 T = TypeVar("T")
 
-VERSION = "1"  # raise it when the code below or in data.py changes what is stored
+VERSION = "1"  # raise it when code here, in data.py or framing.py changes what is stored
 CHUNK_BYTES = 32 * 1024**2  # an interrupted build loses at most this much
 
 
-class Store:
-    """Tensors of one shape under 32-byte keys, in files that are written once, whole, and mapped.
+@dataclass
+class _Kind(Generic[T]):
+    """One kind of encoded items.
 
-    Stored as float16. A file that is damaged is deleted when the store is opened, and its items
-    are made again.
+    Attributes:
+        label: what the progress bar calls them.
+        shape: of one item.
+        recipe: all that decides their values, but the items' content.
+        key_of: hashes an item's content.
+        encode: computes them, at most `batch` at once.
+        batch: so many.
+        store: where they are kept; None: nowhere, they are computed when they are asked for.
     """
 
-    def __init__(self, folder: Path, shape: tuple[int, ...]) -> None:
-        self.folder = folder
-        self.shape = shape
-        self._chunks: list[Tensor] = []
-        self._places: dict[bytes, tuple[int, int]] = {}
-        self._mapped: set[Path] = set()
-        folder.mkdir(parents=True, exist_ok=True)
-        self.refresh()
+    label: str
+    shape: tuple[int, ...]
+    recipe: list[str]
+    key_of: Callable[[T], bytes]
+    encode: Callable[[Sequence[T]], Tensor]
+    batch: int
+    store: Store | None = None
 
-    def refresh(self) -> None:
-        """Maps the chunks that were written since, by other processes too."""
-        for path in sorted(self.folder.glob("*.safetensors")):
-            if path not in self._mapped:
-                self._map(path)
+    def get(self, items: Sequence[T]) -> Tensor:
+        """float16 [n, *shape]."""
+        if self.store is not None:
+            return self.store.get(map(self.key_of, items))
+        return self.compute(items)
 
-    @property
-    def item_bytes(self) -> int:
-        """Size of one item."""
-        return 2 * torch.Size(self.shape).numel()
-
-    def missing(self, keys: Iterable[bytes]) -> list[bytes]:
-        """Lists the keys that the store lacks, each once, in the given order."""
-        return [key for key in dict.fromkeys(keys) if key not in self._places]
-
-    def add(self, keys: Sequence[bytes], values: Tensor) -> None:
-        """Writes a chunk.
-
-        Args:
-            keys: n keys.
-            values: [n, *shape], finite and within float16's range.
-        """
-        values = values.detach().to("cpu", torch.float16).contiguous()
-        if not values.isfinite().all():
-            raise ValueError(
-                f"An encoder gave NaN, infinite or too large values for {self.folder.name}; run "
-                'it in another precision (cache.precision = "fp32").'
-            )
-        tensors = {"keys": _pack(keys), "values": values}
-        metadata = {"crc32": str(_crc32(**tensors))}
-        path = self.folder / f"{hashlib.sha256(b''.join(keys)).hexdigest()[:24]}.safetensors"
-        write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
-        self._map(path)
-
-    def get(self, keys: Iterable[bytes]) -> Tensor:
-        """Collects items: float16 [n, *shape], on the CPU."""
-        places = [self._places[key] for key in keys]
-        return torch.stack([self._chunks[chunk][row] for chunk, row in places])
-
-    def _map(self, path: Path) -> None:
-        """Maps a chunk's file into memory, if it is whole."""
-        try:
-            with safe_open(path, "pt") as file:
-                keys, values = file.get_tensor("keys"), file.get_tensor("values")
-                whole = file.metadata()["crc32"] == str(_crc32(keys, values))
-        except (SafetensorError, OSError, KeyError, TypeError):
-            whole, keys, values = False, torch.empty(0), torch.empty(0)
-        if not whole or tuple(values.shape[1:]) != self.shape:
-            path.unlink(missing_ok=True)  # another process may have found it too
-            return
-        self._mapped.add(path)
-        for row, key in enumerate(keys):
-            self._places[key.numpy().tobytes()] = (len(self._chunks), row)
-        self._chunks.append(values)
+    def compute(
+        self, items: Sequence[T], told: Callable[[int], object] = lambda count: None
+    ) -> Tensor:
+        """Encodes items, and says after each batch how many that were."""
+        parts = []
+        for start in range(0, len(items), self.batch):
+            part = items[start : start + self.batch]
+            parts.append(self.encode(part).half())
+            told(len(part))
+        return torch.cat(parts)
 
 
 class Encoded:
-    """The data as the training step wants it: moments, features and text by name."""
+    """The data as the training step wants it: moments, features and text."""
 
     def __init__(
         self,
@@ -123,120 +89,141 @@ class Encoded:
         The encoders must be on the device that is to do the work.
         """
         self._base = base
-        self._precision = config.cache.precision
-        self._key = dataset.key
-        folder = Path(config.cache.folder or Path(config.run.output) / "cache")
+        self._encoder = encoder
+        self._settings = config.cache
+        self._folder = Path(config.cache.folder or Path(config.run.output) / "cache")
         self._workers = workers
-        self._moments = self._build_moments(folder, config, dataset)
-        self._features = self._build_features(folder, config, dataset, encoder)
-        self._text = self._build_text(folder, config, dataset)
+        self._dataset = dataset
+        targets: dict[tuple[int, int], list[View]] = {}
+        for view in dataset.targets:
+            targets.setdefault(dataset.size(view.picture), []).append(view)
+        self._moments = {size: self._latents(size, config.data.fit) for size in targets}
+        for size, views in targets.items():
+            self._keep(self._moments[size], views)
+        self._features = self._image_features()
+        self._keep(self._features, dataset.references)
+        self._text = self._text_embeddings()
+        if self._text_fits():
+            self._keep(self._text, dataset.captions)
         with self._autocast():
-            self.no_features = encoder.unconditional().to("cpu", torch.float16)
-            self.no_text = base.encode_text([""]).to("cpu", torch.float16)
+            self.no_features = encoder.unconditional().half().cpu()
+            self.no_text = base.encode_text([""]).half().cpu()
 
     def moments(self, views: Sequence[View]) -> Tensor:
-        """Mean and log variance of the pictures' latents: [b, 8, h, w]."""
-        return self._moments.get(map(self._key, views))
+        """Mean and log variance of the latents of pictures of one size: [b, 8, h, w]."""
+        return self._moments[self._dataset.size(views[0].picture)].get(views)
 
     def features(self, views: Sequence[View]) -> Tensor:
         """CLIP's penultimate features of the pictures: [b, tokens, width]."""
-        return self._features.get(map(self._key, views))
+        return self._features.get(views)
 
     def text(self, captions: Sequence[str]) -> Tensor:
         """Text embeddings: [b, 77, cross_attention_dim]."""
-        if self._text is not None:
-            return self._text.get(_text_key(caption) for caption in captions)
-        with self._autocast():
-            return self._base.encode_text(captions).half()  # the type that the cache has
+        return self._text.get(captions)
 
-    @property
-    def moments_shape(self) -> tuple[int, ...]:
-        """Of one picture: (8, h, w)."""
-        return self._moments.shape
+    def latent_shape(self, view: View) -> tuple[int, ...]:
+        """Of a picture: (4, h, w)."""
+        channels, *size = self._moments[self._dataset.size(view.picture)].shape
+        return (channels // 2, *size)
 
     def _autocast(self) -> torch.autocast:
         device = self._base.text_encoder.device.type
-        return torch.autocast(device, torch.bfloat16, enabled=self._precision == "bf16")
+        return torch.autocast(device, torch.bfloat16, enabled=self._settings.precision == "bf16")
 
-    def _build_moments(self, folder: Path, config: TrainConfig, dataset: Dataset) -> Store:
-        side = config.data.resolution // self._base.latent_scale
-        recipe = [fingerprint(self._base.vae), config.data.resolution, config.data.fit]
+    def _latents(self, size: tuple[int, int], fit: str) -> _Kind[View]:
+        height, width = size
+        scale = self._base.latent_scale
         channels = 2 * self._base.vae.config["latent_channels"]
-        store = self._open(folder, "moments", recipe, (channels, side, side))
 
         def encode(views: Sequence[View]) -> Tensor:
-            pixels = torch.cat([dataset.target_pixels(view) for view in views])
-            return self._base.encode_pictures(pixels)
+            pixels = torch.cat([self._dataset.target_pixels(view) for view in views])
+            with self._autocast():
+                return self._base.encode_pictures(pixels)
 
-        self._fill(store, "latents", dataset.targets, encode, config.cache.batch, dataset.key)
-        return store
+        return _Kind(
+            label=f"latents {width}x{height}",
+            shape=(channels, height // scale, width // scale),
+            recipe=["moments", fingerprint(self._base.vae), f"{size}", fit],
+            key_of=self._dataset.key,
+            encode=encode,
+            batch=self._settings.batch,
+        )
 
-    def _build_features(
-        self, folder: Path, config: TrainConfig, dataset: Dataset, encoder: ImageEncoder
-    ) -> Store:
-        recipe = [fingerprint(encoder.model), "penultimate", "pad white"]
-        store = self._open(folder, "features", recipe, (encoder.tokens, encoder.width))
+    def _image_features(self) -> _Kind[View]:
+        encoder = self._encoder
 
         def encode(views: Sequence[View]) -> Tensor:
-            return encoder.features(
-                torch.cat([dataset.reference_pixels(view, encoder.size) for view in views])
+            pixels = [self._dataset.reference_pixels(view, encoder.size) for view in views]
+            with self._autocast():
+                return encoder.features(torch.cat(pixels))
+
+        return _Kind(
+            label="image features",
+            shape=(encoder.tokens, encoder.width),
+            recipe=["features", fingerprint(encoder.model), "penultimate", "pad white"],
+            key_of=self._dataset.key,
+            encode=encode,
+            batch=self._settings.batch,
+        )
+
+    def _text_embeddings(self) -> _Kind[str]:
+        base, config = self._base, self._base.text_encoder.config
+        vocabulary = repr(sorted(base.tokenizer.get_vocab().items()))
+        tokenizer = hashlib.sha256(vocabulary.encode()).hexdigest()
+
+        def encode(captions: Sequence[str]) -> Tensor:
+            with self._autocast():
+                return base.encode_text(captions)
+
+        return _Kind(
+            label="text",
+            shape=(config.max_position_embeddings, config.hidden_size),
+            recipe=["text", fingerprint(base.text_encoder), tokenizer],
+            key_of=lambda caption: hashlib.sha256(caption.encode()).digest(),
+            encode=encode,
+            batch=8 * self._settings.batch,  # a caption costs far less than a picture
+        )
+
+    def _text_fits(self) -> bool:
+        count = len(self._dataset.captions)
+        size = 2 * torch.Size(self._text.shape).numel() * count / 1024**3
+        if size > self._settings.text_limit_gb:
+            self._workers.print(
+                f"text: {count} captions would take {size:.1f} GB, more than cache.text_limit_gb "
+                f"= {self._settings.text_limit_gb:g}; they are encoded at each step instead."
             )
+        return size <= self._settings.text_limit_gb
 
-        batch = config.cache.batch
-        self._fill(store, "image features", dataset.references, encode, batch, dataset.key)
-        return store
-
-    def _build_text(self, folder: Path, config: TrainConfig, dataset: Dataset) -> Store | None:
-        captions = dataset.captions
-        text_config = self._base.text_encoder.config
-        shape = (text_config.max_position_embeddings, text_config.hidden_size)
-        size = 2 * shape[0] * shape[1] * len(captions) / 1024**3
-        if size > config.cache.text_limit_gb:
-            print(
-                f"text: {len(captions)} captions would take {size:.1f} GB, more than "
-                f"cache.text_limit_gb = {config.cache.text_limit_gb:g}; they are encoded at each "
-                "step instead."
-            )
-            return None
-        tokenizer = hashlib.sha256(repr(sorted(self._base.tokenizer.get_vocab().items())).encode())
-        recipe = [fingerprint(self._base.text_encoder), tokenizer.hexdigest()]
-        store = self._open(folder, "text", recipe, shape)
-        batch = 8 * config.cache.batch  # a caption costs far less than a picture
-        self._fill(store, "text", captions, self._base.encode_text, batch, _text_key)
-        return store
-
-    def _open(self, folder: Path, kind: str, recipe: list, shape: tuple[int, ...]) -> Store:
-        parts = [VERSION, kind, self._precision, *map(str, recipe), str(shape)]
-        digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()
-        store = Store(folder / f"{kind}-{digest[:16]}", shape)
+    def _keep(self, kind: _Kind[T], items: Sequence[T]) -> None:
+        """Opens a kind's store, fills in what it lacks, and holds it where the settings say."""
+        if self._settings.keep == "nothing":
+            return
+        recipe = [VERSION, self._settings.precision, *kind.recipe, str(kind.shape)]
+        digest = hashlib.sha256("\n".join(recipe).encode()).hexdigest()
+        store = Store(self._folder / f"{kind.recipe[0]}-{digest[:16]}", kind.shape)
         self._workers.wait()  # all must find the same items missing
-        return store
-
-    def _fill(
-        self,
-        store: Store,
-        label: str,
-        items: Sequence[T],
-        encode: Callable[[Sequence[T]], Tensor],
-        batch: int,
-        key_of: Callable[[T], bytes],
-    ) -> None:
-        """Encodes the items that a store lacks, in batches, and writes them chunk by chunk."""
-        by_key = {key_of(item): item for item in items}
+        by_key = {kind.key_of(item): item for item in items}
         missing = self._workers.share(store.missing(by_key))
-        per_chunk = max(batch, CHUNK_BYTES // store.item_bytes)
-        with tqdm(total=len(missing), desc=f"encoding {label}", disable=not missing) as bar:
+        per_chunk = max(kind.batch, CHUNK_BYTES // store.item_bytes)
+        with tqdm(total=len(missing), desc=f"encoding {kind.label}", disable=not missing) as bar:
             for start in range(0, len(missing), per_chunk):
                 keys = missing[start : start + per_chunk]
-                values = []
-                for first in range(0, len(keys), batch):
-                    part = [by_key[key] for key in keys[first : first + batch]]
-                    with self._autocast():
-                        values.append(encode(part).to("cpu", torch.float16))
-                    bar.update(len(part))
-                store.add(keys, torch.cat(values))
+                store.add(keys, kind.compute([by_key[key] for key in keys], bar.update))
         self._workers.wait()
         store.refresh()
+        if self._settings.keep != "disk":
+            self._hold(store)
+        kind.store = store
+
+    def _hold(self, store: Store) -> None:
+        on_device = self._settings.keep == "device"
+        try:
+            store.hold(self._workers.device if on_device else torch.device("cpu"))
+        except torch.OutOfMemoryError as error:
+            raise ConfigError(
+                f"The caches do not fit into the GPU's memory ({error}). Set cache.keep = "
+                '"memory" or "disk".'
+            ) from error
 
 
 def cache_bytes(config: TrainConfig, dataset: Dataset, base: Base, encoder: ImageEncoder) -> int:
@@ -249,19 +236,3 @@ def cache_bytes(config: TrainConfig, dataset: Dataset, base: Base, encoder: Imag
         + len(dataset.captions) * text.max_position_embeddings * text.hidden_size
     )
     return 2 * numbers  # float16
-
-
-def _text_key(caption: str) -> bytes:
-    return hashlib.sha256(caption.encode()).digest()
-
-
-def _pack(keys: Sequence[bytes]) -> Tensor:
-    return torch.frombuffer(bytearray(b"".join(keys)), dtype=torch.uint8).view(len(keys), 32)
-
-
-def _crc32(keys: Tensor, values: Tensor) -> int:
-    checksum = 0
-    for tensor in (keys, values):
-        content = tensor.contiguous().view(-1).view(torch.uint8).numpy()
-        checksum = zlib.crc32(content, checksum)  # type: ignore[arg-type]
-    return checksum

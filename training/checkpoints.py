@@ -10,6 +10,7 @@ from __future__ import annotations
 import shutil
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -90,19 +91,25 @@ class Checkpoints:
 
 
 class Interrupt:
-    """Whether the run was asked to end: by SIGINT (Ctrl-C), SIGTERM, or a file."""
+    """Whether the run was asked to end: by SIGINT (Ctrl-C), SIGTERM, a file, or the clock."""
 
-    def __init__(self, stop_file: Path) -> None:
+    def __init__(self, stop_file: Path, max_minutes: float = 0.0) -> None:
+        """Starts the clock.
+
+        Args:
+            stop_file: asks for the end as soon as it exists.
+            max_minutes: from now; 0: no limit.
+        """
         self.signal: str | None = None
         self.stop_file = stop_file
-
-    def __bool__(self) -> bool:
-        return self.reason is not None
+        self._deadline = time.monotonic() + max_minutes * 60 if max_minutes else float("inf")
 
     @property
     def reason(self) -> str | None:
-        """The signal's name or "stop file"; None: go on."""
-        return self.signal or ("stop file" if self.stop_file.exists() else None)
+        """The signal's name, "stop file" or "max_minutes"; None: go on."""
+        if self.signal is None and self.stop_file.exists():
+            return "stop file"
+        return self.signal or ("max_minutes" if time.monotonic() >= self._deadline else None)
 
     def forget(self) -> None:
         """Removes the file, so that the next run goes on."""

@@ -54,8 +54,13 @@ class DataSettings:
         weights: how often an epoch shows each set's pictures, e.g. [1.0, 0.25]; empty: once.
         picture_column: column of file names, where a list describes the pictures.
         caption_column: column of captions.
-        resolution: side of the square training picture, in pixels.
-        fit: "crop" cuts the longer side, "pad" adds white to the shorter one.
+        teacher_column: column of fuller captions, which also say what the reference shows, for
+            objective.taught; empty: none.
+        resolution: side of the square training picture, in pixels; of a bucket's size, the square
+            root of its area.
+        fit: "crop" cuts the longer side, "pad" adds white to the shorter one, "bucket" trains each
+            picture at the size that is nearest to its proportions (framing.py).
+        bucket_step: sides of buckets are multiples of it, in pixels; Stable Diffusion needs 64.
         reference: what the adapter sees: "self" (the target), "group" (another picture with the
             same value in group_column), or the name of a column that holds a file name.
         group_column: metadata column that names a picture's group.
@@ -66,8 +71,10 @@ class DataSettings:
     weights: tuple[float, ...] = ()
     picture_column: str = "file_name"
     caption_column: str = "text"
+    teacher_column: str = ""
     resolution: int = 512
     fit: str = "crop"
+    bucket_step: int = 64
     reference: str = "self"
     group_column: str = "group"
     self_reference: float = 0.33
@@ -97,12 +104,15 @@ class CacheSettings:
 
     Attributes:
         folder: where the caches lie; empty: cache/ in the output folder.
+        keep: from where a step reads them: "disk", "memory" (copied into the CPU's), "device" (into
+            the GPU's), or "nothing", which keeps none and encodes again in every step.
         precision: "fp32" or "bf16", in which the encoders run; stored as float16 either way.
         batch: pictures that are encoded at once.
         text_limit_gb: above this size text embeddings are not cached but made at each step.
     """
 
     folder: str = ""
+    keep: str = "disk"
     precision: str = "fp32"
     batch: int = 16
     text_limit_gb: float = 3.0
@@ -119,14 +129,22 @@ class ObjectiveSettings:
         drop_text: share of samples that lose the caption only.
         drop_both: share of samples that lose both.
         alpha: range from which each sample's alpha is drawn.
+        timesteps: "uniform", or "spread": every batch holds little noise and much, which steadies
+            the loss.
+        taught: share of samples that learn from the captions of data.teacher_column.
         min_snr_gamma: Hang et al. 2023 (arXiv:2303.09556); 0 switches it off, 5 is their value.
+        high_noise_weight: more weight where there is more noise than picture, at most so much; 1
+            switches it off. What a picture shows as a whole is decided there (objective.py).
     """
 
     drop_image: float = 0.05
     drop_text: float = 0.05
     drop_both: float = 0.05
     alpha: tuple[float, float] = (1.0, 1.0)
+    timesteps: str = "uniform"
+    taught: float = 0.0
     min_snr_gamma: float = 0.0
+    high_noise_weight: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,6 +187,8 @@ class RunSettings:
         checkpointing: blocks of the UNet that are computed again in place of being kept in memory:
             "none", "largest" (those of the finest level) or "all". Saves memory, costs time.
         compile: run the UNet through torch.compile; the first steps take minutes.
+        overfit: shows the first batch, with the same noise, in every step: a check that the model
+            can learn at all, whose loss must fall to a small part.
         most_skipped: steps whose gradients were not finite are skipped; more than this end the run.
         max_steps: the run ends after this step, and the schedule with it.
         max_minutes: ends the process cleanly after this time (run again to go on); 0: no limit.
@@ -186,6 +206,7 @@ class RunSettings:
     micro_batch: int = 0
     checkpointing: str = "none"
     compile: bool = False
+    overfit: bool = False
     most_skipped: int = 20
     max_steps: int = 100_000
     max_minutes: float = 0.0
@@ -258,8 +279,10 @@ class TrainConfig:
 
 
 _CHOICES = {
-    "data.fit": ("crop", "pad"),
+    "data.fit": ("crop", "pad", "bucket"),
+    "cache.keep": ("disk", "memory", "device", "nothing"),
     "cache.precision": ("fp32", "bf16"),
+    "objective.timesteps": ("uniform", "spread"),
     "optimizer.schedule": ("constant", "cosine"),
     "run.precision": ("fp32", "bf16", "fp16"),
     "run.checkpointing": ("none", "largest", "all"),
@@ -267,6 +290,7 @@ _CHOICES = {
 
 _RANGES = {  # lowest and highest allowed value
     "data.resolution": (8, 8192),
+    "data.bucket_step": (8, 512),
     "run.seed": (0, 2**63),
     "data.self_reference": (0, 1),
     "views.count": (1, 1000),
@@ -276,7 +300,9 @@ _RANGES = {  # lowest and highest allowed value
     "objective.drop_image": (0, 1),
     "objective.drop_text": (0, 1),
     "objective.drop_both": (0, 1),
+    "objective.taught": (0, 1),
     "objective.min_snr_gamma": (0, 1e6),
+    "objective.high_noise_weight": (1, 1000),
     "optimizer.learning_rate": (0, 1),
     "optimizer.ema_decay": (0, 0.999999),
     "run.batch_size": (1, 65536),
@@ -314,8 +340,18 @@ def _check_ranges(config: TrainConfig) -> None:
             "objective.drop_image, drop_text and drop_both exclude each other, so their sum must "
             f"not exceed 1; it is {o.drop_image + o.drop_text + o.drop_both}."
         )
+    if config.data.fit == "bucket" and config.data.bucket_step > config.data.resolution:
+        raise ConfigError(
+            f"data.bucket_step is {config.data.bucket_step}, more than data.resolution = "
+            f"{config.data.resolution}; expected a part of it."
+        )
     if any(weight < 0 for weight in config.data.weights):
         raise ConfigError(f"data.weights is {list(config.data.weights)}; expected 0 or more.")
+    if o.taught and not config.data.teacher_column:
+        raise ConfigError(
+            f"objective.taught is {o.taught}, but data.teacher_column is not set; it names the "
+            "column of fuller captions."
+        )
     if o.alpha[0] > o.alpha[1]:
         raise ConfigError(f"objective.alpha is {list(o.alpha)}; expected [lowest, highest].")
 

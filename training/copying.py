@@ -31,7 +31,7 @@ class NearestPicture:
         stride = -(-len(views) // MOST)
         chosen = views[::stride]
         parts = [
-            encoded.features(chosen[k : k + CHUNK]).float().mean(1)
+            encoded.features(chosen[k : k + CHUNK]).float().mean(1).cpu()
             for k in range(0, len(chosen), CHUNK)
         ]
         pooled = torch.cat(parts)  # [n, e]

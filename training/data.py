@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch.nn.functional as F
 from torch import Tensor
 
 from animesketchnet_core import clip_input
@@ -19,7 +17,9 @@ from animesketchnet_core import clip_input
 from . import draws
 from .config import DataSettings, ViewSettings
 from .draws import Purpose
+from .framing import bucket_of, frame
 from .sources import DataError, Pictures, Record, read_source, resolve
+from .stream import Stream
 from .views import View, names_a_side, view_of
 
 
@@ -30,6 +30,7 @@ class Row:
     Attributes:
         picture: path of the target.
         captions: one or more; a sample draws one.
+        teachers: none, or fuller captions; a sample draws one.
         reference: path of the picture that the adapter sees; None: drawn from the group.
         group: rows with the same group serve each other as references.
         weight: how often an epoch shows it; a fraction: that share of such rows.
@@ -37,6 +38,7 @@ class Row:
 
     picture: str
     captions: tuple[str, ...]
+    teachers: tuple[str, ...]
     reference: str | None
     group: tuple[int, str]
     weight: float
@@ -50,18 +52,24 @@ class Sample:
         picture: the target.
         reference: what the adapter sees.
         caption: the text.
+        teacher: a fuller text, which the frozen base sees; as the caption where there is none.
     """
 
     picture: View
     reference: View
     caption: str
+    teacher: str
 
 
 class Dataset:
     """The rows and the endless stream of samples drawn from them."""
 
     def __init__(
-        self, settings: DataSettings, views: ViewSettings | None = None, held_out: float = 0.0
+        self,
+        settings: DataSettings,
+        views: ViewSettings | None = None,
+        held_out: float = 0.0,
+        batch_size: int = 1,
     ) -> None:
         """Finds every picture and its captions.
 
@@ -69,6 +77,7 @@ class Dataset:
             settings: where they are.
             views: how they are shown; None: as they are.
             held_out: share of the pictures that the stream never shows.
+            batch_size: samples of a step, which with data.fit = "bucket" are of one size.
 
         Raises:
             DataError: a file or a column is missing, or an entry is not what it should be.
@@ -76,6 +85,7 @@ class Dataset:
         self.settings = settings
         self._views = views or ViewSettings()
         self.pictures = Pictures()
+        self._sizes: dict[str, tuple[int, int]] = {}
         rows = _read(settings, self.pictures)
         kept = [not self._is_held_out(row, held_out) for row in rows]
         self.rows = [row for row, keep in zip(rows, kept, strict=True) if keep]
@@ -89,16 +99,13 @@ class Dataset:
         self._groups: dict[tuple[int, str], list[int]] = {}
         for number, row in enumerate(self.rows):
             self._groups.setdefault(row.group, []).append(number)
-        weights = np.array([row.weight for row in self.rows])
-        self._blocks = [(w, np.flatnonzero(weights == w)) for w in dict.fromkeys(weights)]
-        self.epoch_length = sum(_shown(weight, len(rows)) for weight, rows in self._blocks)
-        if self.epoch_length == 0:
+        sizes = [self.size(row.picture) for row in self.rows]
+        self.stream = Stream([row.weight for row in self.rows], sizes, batch_size)
+        if self.stream.epoch_length == 0:
             raise DataError(
                 "No picture is left to train on; look at data.weights, the folders' repeats and "
                 "held_out.share."
             )
-        self._epoch = -1
-        self._order = np.empty(0, dtype=int)
 
     def _is_held_out(self, row: Row, share: float) -> bool:
         """By the picture's content: the choice survives new pictures, and copies go together."""
@@ -146,20 +153,23 @@ class Dataset:
     @property
     def captions(self) -> list[str]:
         """Texts whose embeddings are needed, each once."""
-        return list(dict.fromkeys(text for row in self._all_rows for text in row.captions))
+        return list(
+            dict.fromkeys(text for row in self._all_rows for text in row.captions + row.teachers)
+        )
 
     def sample(self, seed: int, position: int) -> Sample:
-        """Draws the sample at a position of the stream; each epoch shows a row `weight` times."""
-        epoch, place = divmod(position, self.epoch_length)
-        number = int(self._epoch_order(seed, epoch)[place])
+        """Draws the sample at a position of the stream."""
+        number = self.stream.row(seed, position)
         row = self.rows[number]
-        choice = draws.integer(seed, Purpose.CAPTION, position, len(row.captions))
+        caption = row.captions[draws.integer(seed, Purpose.CAPTION, position, len(row.captions))]
+        teachers = row.teachers or (caption,)
         chance = draws.generator(seed, Purpose.VIEW, position)
         shown, seen = chance.integers(self._views.count, size=2).tolist()
         return Sample(
             self._view(row.picture, shown),
             self._view(self._reference(number, seed, position), seen, reference=True),
-            row.captions[choice],
+            caption,
+            teachers[draws.integer(seed, Purpose.TEACHER, position, len(teachers))],
         )
 
     def _view(self, picture: str, number: int, reference: bool = False) -> View:
@@ -171,27 +181,14 @@ class Dataset:
             picture, number, digest, self._views, sides_named=sides_named, reference=reference
         )
 
-    def _epoch_order(self, seed: int, epoch: int) -> np.ndarray:
-        """The rows' numbers in the order in which an epoch shows them, [epoch_length]."""
-        if epoch != self._epoch:
-            parts = []
-            for block, (weight, rows) in enumerate(self._blocks):
-                parts += [rows] * int(weight)
-                chance = draws.generator(seed, Purpose.SHARE, epoch * len(self._blocks) + block)
-                rest = _shown(weight, len(rows)) - int(weight) * len(rows)
-                parts.append(chance.permutation(rows)[:rest])
-            shown = np.concatenate(parts)
-            self._order = shown[draws.epoch_order(seed, epoch, len(shown))]
-            self._epoch = epoch
-        return self._order
-
     def held_out_sample(self, number: int) -> Sample:
         """A held-out picture with its first caption and, of a group, another one's reference."""
         row = self.held_out[number]
         reference = row.reference or row.picture
         if row.reference is None and (others := self._groups.get(row.group)):
             reference = self.rows[others[number % len(others)]].picture
-        return Sample(View(row.picture), View(reference), row.captions[0])
+        teacher = (row.teachers or row.captions)[0]
+        return Sample(View(row.picture), View(reference), row.captions[0], teacher)
 
     def _reference(self, number: int, seed: int, position: int) -> str:
         row = self.rows[number]
@@ -209,42 +206,22 @@ class Dataset:
         """Names a view by its content."""
         return view.key(self.pictures.digest(view.picture))
 
+    def size(self, picture: str) -> tuple[int, int]:
+        """The size at which a target is trained: (height, width) in pixels."""
+        if self.settings.fit != "bucket":
+            return self.settings.resolution, self.settings.resolution
+        if picture not in self._sizes:
+            self._sizes[picture] = bucket_of(*self.pictures.size(picture), self.settings)
+        return self._sizes[picture]
+
     def target_pixels(self, view: View) -> Tensor:
-        """Prepares a target for the autoencoder: [1, 3, resolution, resolution] in [-1, 1]."""
+        """Prepares a target for the autoencoder: [1, 3, *size] in [-1, 1]."""
         picture = view.show(self.pictures.open(view.picture))
-        return square(picture, self.settings.resolution, self.settings.fit) * 2 - 1
+        return frame(picture, self.size(view.picture), self.settings.fit) * 2 - 1
 
     def reference_pixels(self, view: View, size: int) -> Tensor:
         """Prepares a reference for CLIP, as the nodes do: [1, size, size, 3] in [0, 1]."""
         return clip_input.fit_sketch(view.show(self.pictures.open(view.picture)), size)
-
-
-def square(picture: Tensor, size: int, fit: str) -> Tensor:
-    """Makes a square training picture on white paper.
-
-    Args:
-        picture: [b, height, width, 4] in [0, 1].
-        size: side in pixels.
-        fit: "crop" keeps the middle of the longer side; "pad" adds white to the shorter one.
-
-    Returns:
-        [b, 3, size, size] in [0, 1].
-    """
-    if fit == "pad":
-        return clip_input.fit_sketch(picture, size).permute(0, 3, 1, 2)
-    pixels = clip_input.flatten_onto_white(picture).permute(0, 3, 1, 2)  # [b, 3, height, width]
-    height, width = pixels.shape[-2:]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    pixels = pixels[..., top : top + side, left : left + side]
-    if side == size:
-        return pixels
-    return F.interpolate(pixels, (size, size), mode="bicubic", antialias=True).clamp(0, 1)
-
-
-def _shown(weight: float, rows: int) -> int:
-    """How many samples an epoch makes of rows that share a weight."""
-    return round(weight * rows)
 
 
 def _read(settings: DataSettings, pictures: Pictures) -> list[Row]:
@@ -278,8 +255,18 @@ def _row(
         name = _column(fields, column, where, "data.reference")
         reference = resolve(record.folder, name, where, column, pictures)
     text = _column(fields, settings.caption_column, where, "data.caption_column")
-    captions = _captions(text, where)
-    return Row(record.picture, captions, reference, (source, group), weight * record.repeats)
+    teachers: tuple[str, ...] = ()
+    if settings.teacher_column:
+        fuller = _column(fields, settings.teacher_column, where, "data.teacher_column")
+        teachers = _captions(fuller, where)
+    return Row(
+        picture=record.picture,
+        captions=_captions(text, where),
+        teachers=teachers,
+        reference=reference,
+        group=(source, group),
+        weight=weight * record.repeats,
+    )
 
 
 def _column(fields: Mapping[str, Any], name: str, where: str, setting: str) -> Any:

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from .cache import cache_bytes
 from .config import ConfigError, TrainConfig
 from .data import Dataset
+from .framing import MOST_STRETCHED, check_sizes
 from .models import Base, ImageEncoder, clip_tokenizer, load_base, load_image_encoder
 from .sources import DataError
 from .train import INPUT_ERRORS, new_adapter, parse
@@ -29,7 +30,6 @@ from .train import INPUT_ERRORS, new_adapter, parse
 T = TypeVar("T")
 
 SHOWN = 5  # names in a finding
-MOST_STRETCHED = 3.0  # long side / short side: more is cut, or mostly white
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,9 @@ def examine(config: TrainConfig) -> list[Finding]:
         findings += check_captions(dataset)
     if base and encoder:
         attempt(lambda: new_adapter(config, base, encoder))
-        findings += check_models(config, base, encoder)
+        findings += check_models(base, encoder)
+    if dataset and base:
+        attempt(lambda: check_sizes(dataset.stream.sizes, base.size_step))
     if dataset and base and encoder:
         findings += check_disk(config, cache_bytes(config, dataset, base, encoder))
     findings += check_gpu(config)
@@ -86,7 +88,7 @@ def check_pictures(config: TrainConfig, dataset: Dataset) -> Iterator[Finding]:
         short, long = sorted(picture.shape[1:3])
         if short < config.data.resolution:
             tiny.append(f"{name} ({picture.shape[2]} x {picture.shape[1]})")
-        if long > MOST_STRETCHED * short:
+        if long > MOST_STRETCHED[config.data.fit] * short:
             stretched.append(f"{name} ({picture.shape[2]} x {picture.shape[1]})")
         if (picture == picture[:, :1, :1]).all():
             blank.append(name)
@@ -104,7 +106,7 @@ def check_pictures(config: TrainConfig, dataset: Dataset) -> Iterator[Finding]:
             f"would be enlarged, which softens lines: {_some(tiny)}. Remove them or lower it.",
         )
     if stretched:
-        fate = "most of each is cut away" if config.data.fit == "crop" else "each is mostly margin"
+        fate = "each is mostly margin" if config.data.fit == "pad" else "much of each is cut away"
         yield Finding(
             False,
             f"{_count(stretched, 'picture')} very wide or tall; {fate}: {_some(stretched)}. Cut "
@@ -156,21 +158,14 @@ def check_captions(dataset: Dataset) -> Iterator[Finding]:
         )
 
 
-def check_models(config: TrainConfig, base: Base, encoder: ImageEncoder) -> Iterator[Finding]:
-    """Looks for broken weights and a resolution that the UNet cannot take."""
+def check_models(base: Base, encoder: ImageEncoder) -> Iterator[Finding]:
+    """Looks for broken weights."""
     for name, model in (("UNet", base.unet), ("VAE", base.vae), ("image encoder", encoder.model)):
         broken = [key for key, value in model.state_dict().items() if not value.isfinite().all()]
         if broken:
             yield Finding(
                 True, f"The {name} has weights that are not finite: {_some(broken)}. Get it again."
             )
-    step = base.latent_scale * 2 ** (len(base.unet.config["block_out_channels"]) - 1)
-    if config.data.resolution % step:
-        yield Finding(
-            True,
-            f"data.resolution = {config.data.resolution} is no multiple of {step}, as the UNet "
-            "needs it.",
-        )
 
 
 def check_gpu(config: TrainConfig) -> Iterator[Finding]:

@@ -31,6 +31,9 @@ class Purpose(IntEnum):
     SHARE = 9  # which rows an epoch shows, where it shows a fraction of them
     HELD_OUT = 10
     VIEW = 11
+    SIZE = 12  # of the pictures of a step
+    TEACHER = 13
+    TAUGHT = 14
 
 
 def generator(seed: int, purpose: Purpose, position: int) -> np.random.Generator:

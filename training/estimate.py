@@ -102,7 +102,7 @@ def estimate(
     flops = cost.flops * run.batch_size * run.max_steps
     hours = flops / (EFFICIENCY * operations_per_second) / 3600
     layers = len(list(adapter.ip_adapter.children()))
-    epochs = run.batch_size * run.max_steps / dataset.epoch_length
+    epochs = run.batch_size * run.max_steps / dataset.stream.epoch_length
     return "\n".join(
         [
             f"trained     {trained:,} parameters: the Resampler, and K', V' of {layers} layers",

@@ -7,6 +7,7 @@ caption. A model that listens to the sketch loses when it is taken away or excha
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -63,42 +64,54 @@ class HeldOut:
         bins = self._config.held_out.timesteps
         sums = torch.zeros(len(CONDITIONS), bins, dtype=torch.float64)
         places = self._workers.share(range(len(self._samples)))
-        step = max(1, self._config.cache.batch)
         for number in range(bins):
-            for start in range(0, len(places), step):
-                part = list(places[start : start + step])
-                sums[:, number] += self._losses(model, part, number).double().cpu()
+            for part in self._parts(self._samples, places):
+                sums[:-1, number] += self._losses(model, part, number)
+            for part in self._parts(self._training, places):
+                batch = self._batch(self._training, part, number)
+                sums[-1, number] += self._sum(model, batch)
         means = self._workers.sum(sums.float()).cpu() / max(1, len(self._samples))
         return {name: row.tolist() for name, row in zip(CONDITIONS, means, strict=True)}
 
+    def _parts(self, samples: list[Sample], places: Sequence[int]) -> Iterator[list[int]]:
+        """Splits places into batches of pictures of one size."""
+        by_shape: dict[tuple[int, ...], list[int]] = {}
+        for place in places:
+            by_shape.setdefault(self._batches.latent_shape(samples[place]), []).append(place)
+        size = self._config.cache.batch
+        for alike in by_shape.values():
+            yield from (alike[start : start + size] for start in range(0, len(alike), size))
+
     def _losses(self, model: AdaptedUNet, places: list[int], number: int) -> Tensor:
-        """The summed losses of some pictures under each condition [c], at one timestep."""
+        """Held-out pictures' summed losses under each condition [c - 1], at one timestep."""
         right = self._batch(self._samples, places, number)
-        others = [(place + max(1, len(self) // 2)) % len(self) for place in places]
-        other_features = self._batch(self._samples, others, number).features
+        others = [self._samples[(place + len(self) // 2) % len(self)] for place in places]
         variants = (
             right,
-            replace(right, features=other_features),
+            replace(right, features=self._batches.features(others)),
             replace(right, features=self._batches.no_features.expand_as(right.features)),
             replace(right, text=self._batches.no_text.expand_as(right.text)),
-            self._batch(self._training, places, number),
         )
-        gamma = self._config.objective.min_snr_gamma
-        losses = [variant.losses(model, self._precision, gamma).sum() for variant in variants]
-        return torch.stack(losses)
+        return torch.stack([self._sum(model, variant) for variant in variants])
+
+    def _sum(self, model: AdaptedUNet, batch: Batch) -> Tensor:
+        losses = batch.losses(model, self._precision, self._config.objective)
+        return losses.sum().double().cpu()
 
     def _batch(self, samples: list[Sample], places: list[int], number: int) -> Batch:
         bins, count = self._config.held_out.timesteps, len(places)
         total = len(self._base.alphas_cumprod)
-        shape = self._batches.latent_shape
+        chosen = [samples[place] for place in places]
+        shape = self._batches.latent_shape(chosen[0])
         nothing = torch.zeros(count, dtype=torch.bool)
         positions = [place * bins + number for place in places]
         chance = Chance(
             timesteps=torch.full((count,), int((number + 0.5) * total / bins)),
             drop_image=nothing,
             drop_text=nothing,
+            taught=nothing,
             alpha=torch.full((count,), self._config.objective.alpha[1]),
             noise=draws.normal(self._config.run.seed, Purpose.HELD_OUT, positions, shape),
             latent=torch.zeros(count, *shape),
         )
-        return self._batches.make([samples[place] for place in places], chance)
+        return self._batches.make(chosen, chance)

@@ -85,6 +85,11 @@ class Base:
         """Pixels per latent along a side: 8 for Stable Diffusion."""
         return 2 ** (len(self.vae.config["block_out_channels"]) - 1)
 
+    @property
+    def size_step(self) -> int:
+        """Pixels of which a picture's sides must be multiples: 64 for Stable Diffusion."""
+        return self.latent_scale * 2 ** (len(self.unet.config["block_out_channels"]) - 1)
+
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Base:
         """Moves every model to a device and, if given, casts the UNet; the encoders keep theirs."""
         for model in (self.vae, self.text_encoder):

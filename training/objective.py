@@ -2,6 +2,15 @@
 
     L = E |eps - eps_theta(z_t, t, text, sketch)|^2        (Ye et al. 2023, arXiv:2308.06721, eq. 6)
 
+A share of the samples (objective.taught) learns from words instead. Their target is what the frozen
+base predicts of a fuller text, which says what the sketch shows (data.teacher_column):
+
+    L = E |eps_theta(z_t, t, fuller text) - eps_theta(z_t, t, text, sketch)|^2
+
+That target hardly varies with the noise, so a few steps tell the adapter what it should read from
+the sketch, as far as the base knows the words: what it does not, must come from the other samples.
+Samples that lost a condition are not taught.
+
 All that is random comes from draws.py and depends on the seed and the sample's position only.
 """
 
@@ -17,6 +26,8 @@ from . import draws
 from .config import ObjectiveSettings
 from .draws import Purpose
 
+_GOLDEN_RATIO = (1 + 5**0.5) / 2
+
 
 @dataclass(frozen=True)
 class Chance:
@@ -26,6 +37,7 @@ class Chance:
         timesteps: int64 [b].
         drop_image: bool [b]; True: the sample sees no reference.
         drop_text: bool [b]; True: the sample sees no caption.
+        taught: bool [b]; True: the sample learns from a fuller text.
         alpha: float32 [b].
         noise: float32 [b, *latent shape].
         latent: float32, as noise: picks the sample from the autoencoder's posterior.
@@ -34,6 +46,7 @@ class Chance:
     timesteps: Tensor
     drop_image: Tensor
     drop_text: Tensor
+    taught: Tensor
     alpha: Tensor
     noise: Tensor
     latent: Tensor
@@ -56,15 +69,27 @@ def draw(
     image, text, both = settings.drop_image, settings.drop_text, settings.drop_both
     low, high = settings.alpha
     part = torch.tensor([draws.uniform(seed, Purpose.ALPHA, p) for p in positions])
-    steps = [draws.integer(seed, Purpose.TIMESTEP, p, timesteps) for p in positions]
+    spread = settings.timesteps == "spread"
+    steps = [_timestep(seed, position, timesteps, spread) for position in positions]
+    learns = torch.tensor([draws.uniform(seed, Purpose.TAUGHT, p) for p in positions])
     return Chance(
         timesteps=torch.tensor(steps),
         drop_image=(drops < image) | ((drops >= image + text) & (drops < image + text + both)),
         drop_text=(drops >= image) & (drops < image + text + both),
+        taught=(learns < settings.taught) & (drops >= image + text + both),
         alpha=low + (high - low) * part,
         noise=draws.normal(seed, Purpose.NOISE, positions, latent_shape),
         latent=draws.normal(seed, Purpose.LATENT, positions, latent_shape),
     )
+
+
+def _timestep(seed: int, position: int, timesteps: int, spread: bool) -> int:
+    """Draws a sample's timestep, below `timesteps`."""
+    if not spread:
+        return draws.integer(seed, Purpose.TIMESTEP, position, timesteps)
+    # Multiples of the golden ratio fill [0, 1) ever more evenly, from any of them on (Weyl 1916).
+    begin = draws.uniform(seed, Purpose.TIMESTEP, 0)
+    return int((begin + position * _GOLDEN_RATIO) % 1 * timesteps)
 
 
 def sample_latents(moments: Tensor, unit: Tensor, scaling_factor: float) -> Tensor:
@@ -100,23 +125,28 @@ def drop(conditions: Tensor, unconditional: Tensor, dropped: Tensor) -> Tensor:
     return torch.where(dropped.view(-1, 1, 1), unconditional, conditions)
 
 
-def noise_loss(
-    predicted: Tensor, noise: Tensor, alphas_cumprod: Tensor, min_snr_gamma: float = 0.0
+def noise_loss(predicted: Tensor, noise: Tensor) -> Tensor:
+    """Computes each sample's loss: float32 [b], of [b, 4, h, w] both."""
+    return (predicted.float() - noise).square().mean(dim=(1, 2, 3))
+
+
+def loss_weights(
+    alphas_cumprod: Tensor, min_snr_gamma: float = 0.0, high_noise_weight: float = 1.0
 ) -> Tensor:
-    """Computes each sample's loss.
+    """Weighs samples by their SNR, the share of the picture by that of the noise.
+
+    Where almost all is noise, only the conditions can say what the picture will be, but the noise
+    loss is all but blind to it: 1 / sqrt(SNR), up to high_noise_weight, brings it back.
 
     Args:
-        predicted: [b, 4, h, w].
-        noise: as predicted.
         alphas_cumprod: of each sample's timestep, [b].
-        min_snr_gamma: weighs a sample by min(SNR, gamma) / SNR (Hang et al. 2023, arXiv:2303.09556,
-            section 3.4, for predicted noise); 0: every sample weighs 1.
+        min_snr_gamma: weight min(SNR, gamma) / SNR (Hang et al. 2023, arXiv:2303.09556, section
+            3.4, for predicted noise); 0: none.
+        high_noise_weight: largest weight where there is more noise than picture; 1: none.
 
     Returns:
-        float32 [b].
+        [b].
     """
-    loss = (predicted.float() - noise).square().mean(dim=(1, 2, 3))
-    if min_snr_gamma == 0:
-        return loss
     snr = alphas_cumprod / (1 - alphas_cumprod)
-    return loss * (min_snr_gamma / snr).clamp(max=1)
+    weights = snr.rsqrt().clamp(1, high_noise_weight)
+    return weights * (min_snr_gamma / snr).clamp(max=1) if min_snr_gamma else weights

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
@@ -18,17 +20,33 @@ from .data import Dataset
 from .draws import Purpose
 from .models import Base, ImageEncoder
 from .sample import ddim_sample
+from .workers import Workers
 
+_AT_ONCE = 4  # pictures: a GPU that trains has little room beside
 _LABEL = 14  # height of the line of text above the grid and above each prompt's rows, in pixels
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What an adapter draws by now.
+
+    Attributes:
+        sheet: the grid.
+        nearest: mean similarity of what was drawn at the highest alpha to the nearest training
+            picture.
+        yardstick: the same of training pictures to each other (copying.py).
+    """
+
+    sheet: Image.Image
+    nearest: float
+    yardstick: float
 
 
 class Previews:
     """Draws one grid: for each prompt a row per reference, with a column per alpha.
 
-    All that does not change during the run (features, text, noise) is made once.
-
-    Attributes:
-        nearest: measures whether training pictures are repeated.
+    All that does not change during the run (features, text, noise) is made once. The rows are
+    shared out to the processes.
     """
 
     def __init__(
@@ -38,76 +56,96 @@ class Previews:
         encoded: Encoded,
         base: Base,
         encoder: ImageEncoder,
+        workers: Workers,
     ) -> None:
         self._settings = config.preview
         self._base = base
         self._encoder = encoder
-        self.nearest = NearestPicture(encoded, dataset.shown_references)
+        self._workers = workers
+        self._nearest = NearestPicture(encoded, dataset.shown_references)
         pictures = _references(config, dataset)
         self._thumbnails = [clip_input.fit_sketch(p, config.data.resolution) for p in pictures]
         fitted = [clip_input.fit_sketch(picture, encoder.size) for picture in pictures]
         self._features = torch.cat([encoder.features(picture) for picture in fitted])
         self._no_features = encoder.unconditional()
         self._text = base.encode_text(config.preview.prompts)
+        self._size = config.data.resolution // base.latent_scale * base.latent_scale
         side = config.data.resolution // base.latent_scale
         shape = (int(base.unet.config["in_channels"]), side, side)
         places = list(range(len(pictures)))  # a reference keeps its noise under every prompt
         self._noise = draws.normal(config.run.seed, Purpose.PREVIEW, places, shape)
 
-    def draw(self, adapter: AnimeSketchAdapter) -> tuple[Image.Image, float]:
-        """Draws the grid with an adapter.
+    def draw(self, shipped: AnimeSketchAdapter, raw: AnimeSketchAdapter | None = None) -> Drawn:
+        """Draws the grid; all processes must call it, each draws its share of the rows.
 
-        Returns:
-            The grid, and the mean similarity of what was drawn at the highest alpha to the
-            nearest training picture.
+        Args:
+            shipped: the adapter that is judged.
+            raw: the one whose running average it is, for columns beside.
         """
-        blocks = [self._row_block(adapter, text) for text in self._text]
-        strongest = max(range(len(self._settings.alphas)), key=self._settings.alphas.__getitem__)
-        drawn = torch.cat([columns[strongest] for columns in blocks])  # [b, 3, size, size]
-        fitted = clip_input.fit_sketch(drawn.permute(0, 2, 3, 1), self._encoder.size)
+        columns = [(f"alpha {alpha:g}", shipped, alpha) for alpha in self._settings.alphas]
+        if raw is not None:
+            alphas = [alpha for alpha in self._settings.alphas if alpha]
+            columns += [(f"raw, {alpha:g}", raw, alpha) for alpha in alphas]
+        references = len(self._thumbnails)
+        rows = len(self._text) * references
+        tiles = torch.zeros(rows, len(columns), 3, self._size, self._size)
+        strongest = self._settings.alphas.index(max(self._settings.alphas))
+        similarity = torch.zeros(rows)
+        if mine := list(self._workers.share(range(rows))):
+            prompts = self._text[[row // references for row in mine]]
+            places = [row % references for row in mine]
+            for number, (_, adapter, alpha) in enumerate(columns):
+                tiles[mine, number] = self._pictures(adapter, prompts, places, alpha)
+            similarity[mine] = self._similarity(tiles[mine, strongest])
+        tiles = self._workers.sum(tiles).cpu()
+        nearest = self._workers.sum(similarity).mean().item()
+        sheet = self._grid([label for label, *_ in columns], tiles)
+        return Drawn(sheet, nearest, self._nearest.yardstick)
+
+    def _pictures(
+        self, adapter: AnimeSketchAdapter, prompts: Tensor, places: list[int], alpha: float
+    ) -> Tensor:
+        """Draws a column's pictures, [rows, 3, size, size]."""
+        latents = ddim_sample(
+            self._base,
+            adapter,
+            prompts,
+            self._features[places],
+            self._no_features,
+            alpha,
+            self._noise[places],
+            steps=self._settings.steps,
+            guidance=self._settings.guidance,
+            batch=_AT_ONCE,
+        )
+        return torch.cat([self._base.decode_latents(one).cpu() for one in latents.split(1)])
+
+    def _similarity(self, pictures: Tensor) -> Tensor:
+        fitted = clip_input.fit_sketch(pictures.permute(0, 2, 3, 1), self._encoder.size)
+        home = self._encoder.model.device
         self._encoder.model.to(self._base.device)  # type: ignore[arg-type]
-        similarity = self.nearest.similarity(self._encoder.features(fitted)).mean().item()
-        self._encoder.model.to("cpu")  # type: ignore[arg-type]
-        return self._grid(blocks), similarity
+        similarity = self._nearest.similarity(self._encoder.features(fitted))
+        self._encoder.model.to(home)  # type: ignore[arg-type]
+        return similarity
 
-    def _row_block(self, adapter: AnimeSketchAdapter, text: Tensor) -> list[Tensor]:
-        """Draws one prompt's block: for each alpha the pictures [references, 3, size, size]."""
-        s, count = self._settings, len(self._noise)
-        columns = []
-        for alpha in s.alphas:
-            latents = ddim_sample(
-                self._base,
-                adapter,
-                text.expand(count, -1, -1),
-                self._features,
-                self._no_features,
-                alpha,
-                self._noise,
-                steps=s.steps,
-                guidance=s.guidance,
-                batch=16,
-            )
-            columns.append(self._base.decode_latents(latents).cpu())
-        return columns
-
-    def _grid(self, blocks: list[list[Tensor]]) -> Image.Image:
-        size, rows = self._thumbnails[0].shape[1], len(self._thumbnails)
-        width = size * (1 + len(self._settings.alphas))
-        height = _LABEL + len(blocks) * (_LABEL + rows * size)
+    def _grid(self, labels: list[str], tiles: Tensor) -> Image.Image:
+        """Lays out the tiles [rows, columns, 3, size, size], the references before them."""
+        size, references = self._size, len(self._thumbnails)
+        block = _LABEL + references * size
+        width, height = size * (1 + len(labels)), _LABEL + len(self._text) * block
         sheet = Image.new("RGB", (width, height), "white")
         pen = ImageDraw.Draw(sheet)
-        for column, alpha in enumerate(self._settings.alphas):
-            pen.text((size * (column + 1) + 2, 1), f"alpha {alpha:g}", fill="black")
-        for number, (prompt, columns) in enumerate(
-            zip(self._settings.prompts, blocks, strict=True)
-        ):
-            top = _LABEL + number * (_LABEL + rows * size)
-            label = prompt.encode("ascii", "replace").decode()  # the built-in font has no more
-            pen.text((2, top + 1), label, fill="black")
-            for row in range(rows):
-                tiles = [self._thumbnails[row][0].permute(2, 0, 1), *(c[row] for c in columns)]
-                for column, tile in enumerate(tiles):
-                    sheet.paste(_image(tile), (column * size, top + _LABEL + row * size))
+        for column, label in enumerate(labels, 1):
+            pen.text((size * column + 2, 1), label, fill="black")
+        for number, prompt in enumerate(self._settings.prompts):
+            text = prompt.encode("ascii", "replace").decode()  # the built-in font has no more
+            pen.text((2, _LABEL + number * block + 1), text, fill="black")
+        for row, drawn in enumerate(tiles):
+            number, place = divmod(row, references)
+            top = _LABEL + number * block + _LABEL + place * size
+            reference = self._thumbnails[place][0].permute(2, 0, 1)
+            for column, tile in enumerate([reference, *drawn]):
+                sheet.paste(_image(tile), (column * size, top))
         return sheet
 
 

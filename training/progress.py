@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
 from .config import TrainConfig
 from .files import write_atomically
+from .preview import Drawn
 from .report import write_report
 
 
@@ -91,15 +91,18 @@ class Progress:
         self._bar.write(f"step {step}, held-out pictures: {told}")
         self._report()
 
-    def preview(self, step: int, sheet: Image.Image, nearest: float, yardstick: float) -> None:
-        """Keeps a grid of previews, and how near it comes to the training pictures (copying.py)."""
+    def preview(self, step: int, drawn: Drawn) -> None:
+        """Keeps a grid of previews, and how near it comes to the training pictures."""
+        if self._quiet:
+            return
         path = self._output / "previews" / f"step-{step:09d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, lambda temporary: sheet.save(temporary, "PNG"))
-        self._log({"step": step, "nearest": nearest, "nearest_in_training": yardstick})
-        self._show({"copying/nearest": nearest, "copying/nearest_in_training": yardstick}, step)
+        write_atomically(path, lambda temporary: drawn.sheet.save(temporary, "PNG"))
+        figures = {"nearest": drawn.nearest, "nearest_in_training": drawn.yardstick}
+        self._log({"step": step, **figures})
+        self._show({f"copying/{name}": value for name, value in figures.items()}, step)
         if self._board is not None:
-            self._board.add_image("preview", np.asarray(sheet), step, dataformats="HWC")
+            self._board.add_image("preview", np.asarray(drawn.sheet), step, dataformats="HWC")
         self._report()
 
     def _report(self) -> None:

@@ -20,13 +20,14 @@ import json
 import re
 import tarfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 LISTS = ("metadata.jsonl", "metadata.csv")
@@ -117,6 +118,17 @@ class Pictures:
             self._digests[name] = hashlib.sha256(self.read(name)).digest()
         return self._digests[name]
 
+    def size(self, name: str) -> tuple[int, int]:
+        """A picture's height and width in pixels, the way up that it is shown.
+
+        Raises:
+            DataError: the file is no picture.
+        """
+        with self._decoding(name) as picture:
+            width, height = picture.size
+            turned = picture.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+            return (width, height) if turned else (height, width)
+
     def open(self, name: str) -> Tensor:
         """Decodes a picture.
 
@@ -126,9 +138,16 @@ class Pictures:
         Raises:
             DataError: the file is no picture, or a damaged one.
         """
+        with self._decoding(name) as picture:
+            upright = np.array(ImageOps.exif_transpose(picture).convert("RGBA"))
+        return torch.from_numpy(upright).float()[None] / 255
+
+    @contextmanager
+    def _decoding(self, name: str) -> Iterator[Image.Image]:
+        content = self.read(name)
         try:
-            picture = Image.open(io.BytesIO(self.read(name)))
-            picture = ImageOps.exif_transpose(picture).convert("RGBA")
+            with Image.open(io.BytesIO(content)) as picture:
+                yield picture
         except (
             UnidentifiedImageError,
             Image.DecompressionBombError,
@@ -140,7 +159,6 @@ class Pictures:
                 f"{name} cannot be read as a picture ({error}). Replace the file, or remove it "
                 "from the data set."
             ) from error
-        return torch.from_numpy(np.array(picture)).float()[None] / 255
 
 
 def read_source(source: Path, pictures: Pictures, picture_column: str) -> list[Record]:

@@ -19,8 +19,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
@@ -39,9 +39,11 @@ from .data import Dataset
 from .ema import RunningAverage
 from .estimate import estimate, speed
 from .export import write_inference_file
-from .files import remove_leftovers
+from .files import FolderError, occupied, remove_leftovers
+from .framing import check_sizes
 from .held_out import HeldOut
 from .loading import ModelError
+from .memory import largest_fit
 from .models import PRECISIONS, Base, ImageEncoder, load_base, load_image_encoder
 from .objective import draw
 from .preview import Previews
@@ -51,7 +53,7 @@ from .sources import DataError
 from .unet import AdaptedUNet, checkpoint_blocks, text_keys_values
 from .workers import Workers
 
-INPUT_ERRORS = (ConfigError, DataError, ModelError, CheckpointError, WrongAdapterError)
+INPUT_ERRORS = (ConfigError, DataError, ModelError, CheckpointError, WrongAdapterError, FolderError)
 
 
 class Stateful(Protocol):
@@ -85,14 +87,13 @@ def train(config: TrainConfig) -> Result:
     """Trains, or goes on training, until max_steps, max_minutes, a stop file or a signal.
 
     Raises:
-        ConfigError, DataError, ModelError, CheckpointError, WrongAdapterError: an input that
-            cannot be used, with the fix.
+        ConfigError, DataError, FolderError, ModelError, CheckpointError, WrongAdapterError: an
+            input that cannot be used, with the fix.
         DivergedError: the gradients were not finite too often.
     """
-    run, seed = config.run, config.run.seed
+    run, output = config.run, Path(config.run.output)
     workers = Workers(run.device)
-    device, precision = workers.device, PRECISIONS[run.precision]
-    if run.precision == "fp16" and device.type == "cpu":
+    if run.precision == "fp16" and workers.device.type == "cpu":
         raise ConfigError('run.precision = "fp16" needs a GPU; on a CPU use "bf16" or "fp32".')
     if run.batch_size < workers.count:
         raise ConfigError(
@@ -101,10 +102,15 @@ def train(config: TrainConfig) -> Result:
         )
     if run.threads:
         torch.set_num_threads(run.threads)
+    with occupied(output) if workers.first else nullcontext():
+        return _train(config, workers)
 
-    output = Path(run.output)
+
+def _train(config: TrainConfig, workers: Workers) -> Result:
+    """Does the work of `train` in a folder that no other run uses."""
+    run, seed, output = config.run, config.run.seed, Path(config.run.output)
+    device, precision = workers.device, PRECISIONS[run.precision]
     if workers.first:
-        output.mkdir(parents=True, exist_ok=True)
         remove_leftovers(output)
     workers.wait()
 
@@ -115,13 +121,16 @@ def train(config: TrainConfig) -> Result:
         f"{len(dataset.held_out)} held out"
     )
     base = load_base(config.model.base).to(device)
+    check_sizes(dataset.stream.sizes, base.size_step)
     encoder = load_image_encoder(config.model.image_encoder, config.model.base)
     encoder.model.to(device)  # type: ignore[arg-type]
     adapter = new_adapter(config, base, encoder).to(device)
     encoded = Encoded(config, dataset, base, encoder, workers)
-    shown = config.preview.every and workers.first
-    previews = Previews(config, dataset, encoded, base, encoder) if shown else None
-    encoder.model.to("cpu")  # type: ignore[arg-type]  # its work is done
+    previews = None
+    if config.preview.every:
+        previews = Previews(config, dataset, encoded, base, encoder, workers)
+    if config.cache.keep != "nothing":  # its work is done
+        encoder.model.to("cpu")  # type: ignore[arg-type]
 
     # What is trained. The UNet is cast once; the adapter's weights stay float32.
     base.to(device, precision)
@@ -168,37 +177,45 @@ def train(config: TrainConfig) -> Result:
 
     def make(positions: Sequence[int]) -> Batch:
         samples = [dataset.sample(seed, position) for position in positions]
-        chance = draw(config.objective, seed, positions, batches.latent_shape)
-        return batches.make(samples, chance)
+        shape = batches.latent_shape(samples[0])
+        return batches.make(samples, draw(config.objective, seed, positions, shape))
 
-    gamma = config.objective.min_snr_gamma
     shared = workers.wrap(model)
     share = len(workers.share(range(run.batch_size)))
-    size = workers.least(_micro_batch(model, make, share, config, precision))
+    size = min(run.micro_batch or share, share)
+    if device.type == "cuda" and not run.micro_batch:
+        first = dataset.stream.largest_step(seed) * run.batch_size
+
+        def attempt(size: int) -> None:
+            losses = make(range(first, first + size)).losses(model, precision, config.objective)
+            losses.sum().backward()
+
+        size = workers.least(largest_fit(attempt, size))
+        model.zero_grad(set_to_none=True)
 
     # The loop.
     if workers.first:
         (output / "config.toml").write_text(to_toml(config), encoding="utf-8")
-    deadline = time.monotonic() + run.max_minutes * 60 if run.max_minutes else float("inf")
-    interrupt = Interrupt(output / "STOP")
+    interrupt, reason = Interrupt(output / "STOP", run.max_minutes), None
     progress = Progress(output, step, config, quiet=not workers.first)
     saved = step
-    with interrupt.listening(), progress:
+    with interrupt.listening(), progress, _keeping(save, workers):
         while step < run.max_steps:
             # Several processes must agree, which costs a round of messages: not at each step.
             asked = workers.count == 1 or step % run.log_every == 0
-            if asked and workers.any(bool(interrupt) or time.monotonic() >= deadline):
+            if asked and (reason := workers.heard(interrupt.reason)):
                 break
             rate = learning_rate(config.optimizer, step, run.max_steps)
             for group in optimizer.param_groups:
                 group["lr"] = rate
 
-            mine = workers.share(range(seen, seen + run.batch_size))
+            begin = 0 if run.overfit else seen
+            mine = workers.share(range(begin, begin + run.batch_size))
             loss = torch.zeros((), device=device)
             for start in range(0, len(mine), size):
                 part = mine[start : start + size]
                 with workers.gathering(shared, last=start + size >= len(mine)):
-                    losses = make(part).losses(shared, precision, gamma)
+                    losses = make(part).losses(shared, precision, config.objective)
                     # The processes' gradients are averaged, their samples are to be.
                     scaler.scale(losses.sum() * (workers.count / run.batch_size)).backward()
                 loss += losses.detach().sum() / run.batch_size
@@ -228,52 +245,33 @@ def train(config: TrainConfig) -> Result:
                 save()
                 saved = step
             if previews and step % config.preview.every == 0:
-                sheet, nearest = previews.draw(shipped)
-                progress.preview(step, sheet, nearest, previews.nearest.yardstick)
+                progress.preview(step, previews.draw(shipped, adapter if average else None))
         if step != saved or not (output / "adapter.safetensors").is_file():
             save()
 
-    finished = step >= run.max_steps
-    reason = "finished" if finished else interrupt.reason or "max_minutes"
-    workers.wait()  # each has read why it ended
+    workers.wait()  # each has seen the stop file
     interrupt.forget()
+    reason = reason or "finished"
     adapter_file = output / "adapter.safetensors"
     workers.print(f"{reason} after step {step}: {adapter_file}")
     workers.part()
     return Result(step, reason, adapter_file)
 
 
-def _micro_batch(
-    model: AdaptedUNet,
-    make: Callable[[Sequence[int]], Batch],
-    share: int,
-    config: TrainConfig,
-    precision: torch.dtype,
-) -> int:
-    """How many samples to compute at once: as configured, or as many as fit into the GPU."""
-    size = min(config.run.micro_batch or share, share)
-    if config.run.micro_batch or model.unet.device.type != "cuda":
-        return size
-    while True:
-        try:
-            losses = make(range(size)).losses(model, precision, config.objective.min_snr_gamma)
-            losses.sum().backward()
-            return size
-        except torch.OutOfMemoryError:
-            if size == 1:
-                raise ConfigError(
-                    "The GPU's memory does not hold one sample. Lower data.resolution, or set "
-                    'run.checkpointing = "all".'
-                ) from None
-            size = (size + 1) // 2
-        finally:
-            model.zero_grad(set_to_none=True)
-            torch.cuda.empty_cache()
+@contextmanager
+def _keeping(save: Callable[[], None], workers: Workers) -> Iterator[None]:
+    """Saves what was learnt when a picture cannot be read any more (cache.keep = "nothing")."""
+    try:
+        yield
+    except DataError:
+        if workers.count == 1:  # several would wait for each other
+            save()
+        raise
 
 
 def _dataset(config: TrainConfig) -> Dataset:
     held_out = config.held_out.share if config.held_out.every else 0.0
-    return Dataset(config.data, config.views, held_out)
+    return Dataset(config.data, config.views, held_out, config.run.batch_size)
 
 
 def dry_run(config: TrainConfig) -> str:

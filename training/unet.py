@@ -170,7 +170,7 @@ class AdaptedUNet(nn.Module):
         latents: Tensor,
         timesteps: Tensor,
         text: Tensor,
-        features: Tensor,
+        features: Tensor | None,
         alpha: float | Tensor,
         precision: torch.dtype = torch.float32,
     ) -> Tensor:
@@ -180,7 +180,7 @@ class AdaptedUNet(nn.Module):
             latents: noisy latents [b, 4, height, width].
             timesteps: int64 [b].
             text: text embeddings [b, 77, t].
-            features: penultimate CLIP features of the references [b, n, e].
+            features: penultimate CLIP features of the references [b, n, e]; None: the base alone.
             alpha: strength of the sketch, a number or [b].
             precision: of the adapter's products; its weights stay as they are. The frozen UNet
                 computes in its weights' own type, so nothing of it is cast at each step.
@@ -189,20 +189,24 @@ class AdaptedUNet(nn.Module):
             float32 [b, 4, height, width].
         """
         dtype = self.unet.dtype
-        exact = precision == torch.float32
-        with nullcontext() if exact else torch.autocast(latents.device.type, precision):
-            tokens = self.adapter.tokens(features.float())
-            keys_values = self.adapter.keys_values(tokens)
-        if isinstance(alpha, Tensor):
-            alpha = alpha.to(dtype).view(-1, 1, 1)
+        sketch = None if features is None else self._sketch(features, alpha, precision).kwargs()
         out = self.unet(
             latents.to(dtype),
             timesteps,
             text.to(dtype),
-            cross_attention_kwargs=Sketch(keys_values, alpha).kwargs(),
+            cross_attention_kwargs=sketch,
             return_dict=False,
         )[0]
         return out.float()
+
+    def _sketch(self, features: Tensor, alpha: float | Tensor, precision: torch.dtype) -> Sketch:
+        exact = precision == torch.float32
+        with nullcontext() if exact else torch.autocast(features.device.type, precision):
+            tokens = self.adapter.tokens(features.float())
+            keys_values = self.adapter.keys_values(tokens)
+        if isinstance(alpha, Tensor):
+            alpha = alpha.to(self.unet.dtype).view(-1, 1, 1)
+        return Sketch(keys_values, alpha)
 
 
 def _attention(unet: UNet2DConditionModel, name: str) -> Attention:

@@ -67,11 +67,13 @@ class Workers:
             distributed.all_reduce(values)
         return values
 
-    def any(self, flag: bool) -> bool:
-        """Whether the flag is set in any process; all must ask."""
+    def heard(self, word: str | None) -> str | None:
+        """What one of the processes has to say to all, the first of them; all must ask."""
         if self.count == 1:
-            return flag
-        return bool(self.sum(torch.tensor(float(flag))).item())
+            return word
+        words: list[str | None] = [None] * self.count
+        distributed.all_gather_object(words, word)
+        return next((word for word in words if word is not None), None)
 
     def least(self, number: int) -> int:
         """The least of the processes' numbers."""

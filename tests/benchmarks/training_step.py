@@ -101,7 +101,7 @@ def ours(nets: Networks, batch: int, side: int, precision: torch.dtype) -> Calla
 
     def step() -> None:
         predicted = model(noise, timesteps, text, features, torch.ones(batch), precision)
-        noise_loss(predicted, noise, torch.full((batch,), 0.5, device=device)).mean().backward()
+        noise_loss(predicted, noise).mean().backward()
         torch.nn.utils.clip_grad_norm_(adapter.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
