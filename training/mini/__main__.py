@@ -23,6 +23,7 @@ from torch import Tensor
 
 from animesketchnet_core.mini import MINI_FOLDER
 from training import train
+from training.files import write_atomically
 from training.models import clip_tokenizer, fingerprint
 
 from . import bundle
@@ -137,9 +138,7 @@ def adapter_stage(world: World) -> None:
     changes = [part for key, value in settings.items() for part in (f"--{key}", str(value))]
     train.main(["--config", str(CONFIG), *changes])
     weights = (world.workspace / "adapter" / "adapter.safetensors").read_bytes()
-    temporary = world.bundle / "adapter.safetensors.part"
-    temporary.write_bytes(weights)
-    temporary.replace(world.bundle / "adapter.safetensors")
+    write_atomically(world.bundle / "adapter.safetensors", lambda path: path.write_bytes(weights))
 
 
 def decoder_stage(world: World) -> None:
@@ -190,9 +189,8 @@ def cached_latents(world: World, pictures: Tensor) -> Tensor:
         if kept.get("encoder") == encoder and len(kept["latents"]) == len(pictures):
             return kept["latents"]
     latents = encode(autoencoder, pictures).half()
-    temporary = path.with_suffix(".part")
-    torch.save({"encoder": encoder, "latents": latents}, temporary)
-    temporary.replace(path)
+    content = {"encoder": encoder, "latents": latents}
+    write_atomically(path, lambda temporary: torch.save(content, temporary))
     return latents
 
 

@@ -13,6 +13,8 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 from transformers import CLIPTextModel
 
+from training.objective import loss_weights
+
 from .autoencoder import rate
 from .workspace import Progress, seeded
 
@@ -84,7 +86,9 @@ def train_base(
     optimizer = torch.optim.AdamW(
         base.parameters(), weight_decay=0.01, betas=(0.9, 0.99), fused=True
     )
-    weights = loss_weights()
+    alphas_cumprod = DDIMScheduler(**SCHEDULER_CONFIG).alphas_cumprod
+    # Without more weight at high noise, faces looked left or right by chance.
+    weights = loss_weights(alphas_cumprod, MIN_SNR_GAMMA, HIGH_NOISE_WEIGHT)  # [1000]
     noises: Any = DDIMScheduler(**SCHEDULER_CONFIG)  # its types ask for IntTensor timesteps
     progress = Progress(workspace / "base.pt", steps)
     parts = {"base": base, "average": average, "optimizer": optimizer}
@@ -118,15 +122,3 @@ def train_base(
             bar.show(loss=recent)
     average.copy_to(base.parameters())
     return base.eval()
-
-
-def loss_weights() -> Tensor:
-    """Weights of the noise loss at each of the 1,000 timesteps.
-
-    Where little noise is left they are min-SNR's (arXiv 2303.09556). Where almost all is noise,
-    the caption alone can say which way a face looks, but the noise loss is all but blind to the
-    picture: without more weight there, faces looked left or right by chance.
-    """
-    kept = DDIMScheduler(**SCHEDULER_CONFIG).alphas_cumprod
-    snr = kept / (1 - kept)
-    return snr.clamp(max=MIN_SNR_GAMMA) / snr * snr.rsqrt().clamp(1, HIGH_NOISE_WEIGHT)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from torch import Tensor
 from transformers import CLIPTextModel
 
 from animesketchnet_core.mini import TOKEN_TABLE, compact_token_table, load_part
+from training.files import write_atomically
 
 from .base import SCHEDULER_CONFIG, Base
 from .encoder import SketchCLIP
@@ -87,9 +87,9 @@ def _write(folder: Path, config: Mapping[str, Any], weights: Mapping[str, Tensor
         key: (tensor.half() if tensor.is_floating_point() else tensor).contiguous()
         for key, tensor in weights.items()
     }
-    temporary = folder / "model.safetensors.part"
-    save_file(halves, temporary, {"format": "pt"})
-    os.replace(temporary, folder / "model.safetensors")
+    write_atomically(
+        folder / "model.safetensors", lambda path: save_file(halves, path, {"format": "pt"})
+    )
     plain = {
         key: value
         for key, value in sorted(config.items())
@@ -100,6 +100,4 @@ def _write(folder: Path, config: Mapping[str, Any], weights: Mapping[str, Tensor
 
 def _write_text(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(text + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write_atomically(path, lambda temporary: temporary.write_text(text + "\n", encoding="utf-8"))

@@ -15,13 +15,18 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from training.files import write_atomically
+
 from .portraits import Portrait, draw_captions, load_portraits
 from .questions import Truth
 from .styles import Style, render
 
 STYLES_PER_PORTRAIT = 4  # 32,000 pictures
-# Hair is left out of most of the adapter's captions, so that the reference must tell it.
-HAIR_NAMED = {"captions": 0.75, "adapter_captions": 0.3}
+# Shares of captions that name the hair style, and each axis of the drawing style. Most of the
+# adapter's leave them out, so that the reference must tell them; the base has to know the words,
+# and how dark hair is drawn follows from the ink as well.
+NAMED_FOR_BASE = {"hair": 0.75, "style_axis": 0.5}
+NAMED_FOR_ADAPTER = {"hair": 0.3, "style_axis": 0.15}
 ADAPTER_STRIDE = 3
 BATCH = 100
 
@@ -84,16 +89,15 @@ def choose_for_adapter(pictures: Path, folder: Path) -> None:
 
 
 def _write(path: Path, lines: list[str]) -> None:
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text("".join(line + "\n" for line in lines))
-    os.replace(temporary, path)
+    text = "".join(line + "\n" for line in lines)
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def _row(name: str, face: Portrait, style: Style, rng: random.Random) -> dict[str, Any]:
     return {
         "file_name": name,
-        "text": draw_captions(face, style, rng, HAIR_NAMED["adapter_captions"]),
-        "base_text": draw_captions(face, style, rng, HAIR_NAMED["captions"]),
+        "text": draw_captions(face, style, rng, **NAMED_FOR_ADAPTER),
+        "base_text": draw_captions(face, style, rng, **NAMED_FOR_BASE),
         "full_text": face.caption(style_words=style.words()),
         "answers": Truth.of(face, style).answers,
         "group": f"{face.hair_variant}/{style.code()}",

@@ -79,19 +79,22 @@ def _decode(data: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(data)).convert("L"))
 
 
-def draw_captions(portrait: Portrait, style: Style, rng: random.Random, hair: float) -> list[str]:
+def draw_captions(
+    portrait: Portrait, style: Style, rng: random.Random, hair: float, style_axis: float
+) -> list[str]:
     """Three captions of one picture, of which training draws one at each step.
 
     Args:
         portrait: what is drawn.
-        style: how it is drawn; each axis is named in 15% of the captions.
+        style: how it is drawn.
         rng: source of chance.
         hair: share of captions that name the hair style, 0 to 1.
+        style_axis: share of captions that name each axis of the drawing style, 0 to 1.
     """
     return [
         portrait.caption(
             hair=rng.random() < hair,
-            style_words=[word for word in style.words() if rng.random() < 0.15],
+            style_words=[word for word in style.words() if rng.random() < style_axis],
         )
         for _ in range(3)
     ]

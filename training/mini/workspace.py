@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +10,8 @@ from typing import Any
 
 import torch
 from tqdm import tqdm
+
+from training.files import write_atomically
 
 
 @dataclass
@@ -43,15 +44,14 @@ class Progress:
         return _Steps(self, start, stateful)
 
     def save(self, step: int, stateful: dict[str, Any]) -> None:
-        """Writes the checkpoint beside its final name, then renames it."""
+        """Writes the checkpoint, whole or not at all."""
         now = time.monotonic()
         self.seconds += now - self._saved_at
         self._saved_at = now
         self.path.parent.mkdir(parents=True, exist_ok=True)
         states = {name: holder.state_dict() for name, holder in stateful.items()}
-        temporary = self.path.with_suffix(".part")
-        torch.save({"step": step, "seconds": self.seconds, **states}, temporary)
-        os.replace(temporary, self.path)
+        content = {"step": step, "seconds": self.seconds, **states}
+        write_atomically(self.path, lambda temporary: torch.save(content, temporary))
 
     def due(self) -> bool:
         """Whether it is time for a checkpoint."""
