@@ -18,6 +18,7 @@ from torch import Tensor
 
 from .adapter import sizes_of
 from .adapter_metadata import AdapterMetadata
+from .files import write_atomically
 from .unet_layers import UNetShape, cross_attention_layers
 from .weight_container import WeightContainer, open_weights
 from .weight_kinds import WHERE, WrongAdapterError, check_complete, check_kind
@@ -75,6 +76,7 @@ def write_adapter(
         dtype: type of the stored weights.
 
     Raises:
+        StorageError: the file cannot be written.
         WrongAdapterError: the tensors are not a whole adapter, or not finite in this type.
     """
     shapes = {key: tuple(tensor.shape) for key, tensor in state_dict.items()}
@@ -85,7 +87,8 @@ def write_adapter(
     }
     for key, tensor in tensors.items():
         _check_finite(key, tensor)
-    _write_atomically(Path(path), _serialise(tensors, metadata.to_strings()))
+    content = _serialise(tensors, metadata.to_strings())
+    write_atomically(Path(path), lambda temporary: temporary.write_bytes(content))
 
 
 def check_fits(state_dict: Mapping[str, Tensor], shape: UNetShape, embedding_dim: int) -> None:
@@ -200,18 +203,6 @@ def _serialise(tensors: dict[str, Tensor], metadata: dict[str, str]) -> bytes:
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
     return b"".join([struct.pack("<Q", len(text)), text, memoryview(content)[8 + length :]])
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _shapes_of(state_dict: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -418,7 +419,7 @@ def test_two_trainers_do_not_share_a_folder(configure, tmp_path):
             while not log.is_file():
                 assert first.poll() is None
                 time.sleep(0.1)
-            with pytest.raises(t.FolderError, match=r"Another process is at work in .*choose an"):
+            with pytest.raises(t.StorageError, match=r"Another process is at work in .*choose an"):
                 t.train(config)
         finally:
             first.kill()
@@ -427,7 +428,7 @@ def test_two_trainers_do_not_share_a_folder(configure, tmp_path):
 
 def test_a_folder_that_cannot_be_made_is_an_error_that_names_it(configure, tmp_path):
     (tmp_path / "out").write_text("a file, not a folder")
-    with pytest.raises(t.FolderError, match=r"The folder .*out cannot be written .*choose"):
+    with pytest.raises(t.StorageError, match=r"The folder .*out cannot be written .*choose"):
         t.train(configure())
 
 
@@ -547,7 +548,7 @@ def test_a_stop_file_ends_the_run_cleanly(configure):
 
 def test_a_disk_without_room_is_met_before_training(configure, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda path: shutil._ntuple_diskusage(9, 8, 1))
-    with pytest.raises(t.CheckpointError, match=r"GB free; the checkpoints need .* Make room"):
+    with pytest.raises(t.CheckpointError, match=r"MB free; the checkpoints need .* Make room"):
         t.train(configure(run={"max_steps": 1}))
 
 
@@ -565,6 +566,33 @@ def test_a_disk_that_fills_up_loses_nothing_that_was_kept(configure, monkeypatch
         t.train(configure(run={"max_steps": 4}))
     assert {path: path.read_bytes() for path in Path(config.run.output).rglob("*.pt")} == before
     assert not list(Path(config.run.output, "checkpoints").glob(".*"))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows knows no such limit")
+@pytest.mark.parametrize("limit", [10_000, 100_000])  # in the caches, in a checkpoint
+def test_a_file_that_the_system_refuses_is_named_and_the_run_goes_on_later(
+    configure, tmp_path, limit
+):
+    config = configure(run={"max_steps": 3})
+    (tmp_path / "config.toml").write_text(to_toml(config))
+    program = f"""
+import resource, sys
+from training import train
+encoded = train.Encoded
+def limited(*arguments):  # from here on
+    resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
+    return encoded(*arguments)
+train.Encoded = limited
+sys.exit(train.main(["--config", {str(tmp_path / "config.toml")!r}]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2, done.stderr
+    assert re.search(r"cannot be written .*Make room", done.stderr)
+    assert "Traceback" not in done.stderr
+    assert not list(Path(config.run.output).rglob("*.part"))
+    assert t.train(config).step == 3
 
 
 def test_held_out_pictures_are_never_trained_on_and_say_what_the_model_listens_to(

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from .files import write_atomically
+from animesketchnet_core.files import StorageError, write_atomically
 
 
 class CheckpointError(ValueError):
@@ -43,11 +43,10 @@ class Checkpoints:
         path = self.folder / f"step-{step:09d}.pt"
         try:
             write_atomically(path, lambda temporary: torch.save(state, temporary))
-        except (OSError, RuntimeError) as error:  # torch.save reports a full disk as the latter
+        except StorageError as error:
             kept = ", ".join(old.name for old in self.paths()) or "none"
             raise CheckpointError(
-                f"The checkpoint {path} cannot be written ({error}). Make room and run again: it "
-                f"goes on from the last one that was kept ({kept})."
+                f"{error} Run again after that: it goes on from the last checkpoint ({kept})."
             ) from error
         for old in self.paths()[: -self.keep_last]:
             old.unlink()
@@ -67,8 +66,8 @@ class Checkpoints:
         free = shutil.disk_usage(self.folder.parent).free
         if free < needed:
             raise CheckpointError(
-                f"The disk of {self.folder.parent} has {free / 1e9:.1f} GB free; the checkpoints "
-                f"need {needed / 1e9:.1f} GB. Make room, lower run.keep_last, or choose another "
+                f"The disk of {self.folder.parent} has {free / 1e6:,.0f} MB free; the checkpoints "
+                f"need {needed / 1e6:,.0f} MB. Make room, lower run.keep_last, or choose another "
                 "run.output."
             )
 

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from animesketchnet_core.files import StorageError, write_atomically
+
 from .config import TrainConfig
-from .files import write_atomically
 from .preview import Drawn
-from .report import write_report
+from .report import read_log, write_report
 
 
 class DivergedError(RuntimeError):
@@ -140,8 +141,15 @@ class Progress:
         self._since = time.monotonic()
 
     def _log(self, line: dict[str, Any]) -> None:
-        with (self._output / "log.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        path = self._output / "log.jsonl"
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise StorageError(
+                f"{path} cannot be written ({error}). Make room on the disk and run again: it "
+                "goes on from the last checkpoint."
+            ) from error
 
     def _show(self, figures: dict[str, float], step: int) -> None:
         if self._board is not None:
@@ -162,7 +170,6 @@ def _forget_after(log: Path, step: int) -> None:
     """Takes out of the log the steps that a resumed run is about to do again."""
     if not log.is_file():
         return
-    lines = [line for line in log.read_text(encoding="utf-8").splitlines() if line.strip()]
-    kept = [line for line in lines if json.loads(line)["step"] <= step]
-    text = "".join(f"{line}\n" for line in kept)
+    kept = [entry for entry in read_log(log) if entry["step"] <= step]
+    text = "".join(f"{json.dumps(entry)}\n" for entry in kept)
     write_atomically(log, lambda temporary: temporary.write_text(text, encoding="utf-8"))

@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from .files import write_atomically
+from animesketchnet_core.files import write_atomically
 
 LINES = {  # of the held-out chart
     "loss": "right sketch and text",

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .files import write_atomically
+from animesketchnet_core.files import write_atomically
 
 
 class Store:

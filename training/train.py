@@ -29,6 +29,7 @@ from typing import Any, Protocol
 import torch
 
 from animesketchnet_core.adapter import AnimeSketchAdapter
+from animesketchnet_core.files import StorageError, write_atomically
 from animesketchnet_core.weight_file import WrongAdapterError, read_adapter
 
 from .batch import Batch, Batches
@@ -39,7 +40,7 @@ from .data import Dataset
 from .ema import RunningAverage
 from .estimate import estimate, speed
 from .export import write_inference_file
-from .files import FolderError, occupied, remove_leftovers
+from .files import occupied, remove_leftovers
 from .framing import check_sizes
 from .held_out import HeldOut
 from .loading import ModelError
@@ -53,7 +54,14 @@ from .sources import DataError
 from .unet import AdaptedUNet, checkpoint_blocks, text_keys_values
 from .workers import Workers
 
-INPUT_ERRORS = (ConfigError, DataError, ModelError, CheckpointError, WrongAdapterError, FolderError)
+INPUT_ERRORS = (
+    ConfigError,
+    DataError,
+    ModelError,
+    CheckpointError,
+    WrongAdapterError,
+    StorageError,
+)
 
 
 class Stateful(Protocol):
@@ -87,7 +95,7 @@ def train(config: TrainConfig) -> Result:
     """Trains, or goes on training, until max_steps, max_minutes, a stop file or a signal.
 
     Raises:
-        ConfigError, DataError, FolderError, ModelError, CheckpointError, WrongAdapterError: an
+        ConfigError, DataError, ModelError, CheckpointError, WrongAdapterError, StorageError: an
             input that cannot be used, with the fix.
         DivergedError: the gradients were not finite too often.
     """
@@ -195,7 +203,8 @@ def _train(config: TrainConfig, workers: Workers) -> Result:
 
     # The loop.
     if workers.first:
-        (output / "config.toml").write_text(to_toml(config), encoding="utf-8")
+        settings = to_toml(config)
+        write_atomically(output / "config.toml", lambda path: path.write_text(settings, "utf-8"))
     interrupt, reason = Interrupt(output / "STOP", run.max_minutes), None
     progress = Progress(output, step, config, quiet=not workers.first)
     saved = step

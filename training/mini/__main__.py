@@ -21,9 +21,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from animesketchnet_core.files import write_atomically
 from animesketchnet_core.mini import MINI_FOLDER
 from training import train
-from training.files import write_atomically
 from training.models import clip_tokenizer, fingerprint
 
 from . import bundle

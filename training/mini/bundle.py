@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import CLIPTextModel
 
+from animesketchnet_core.files import write_atomically
 from animesketchnet_core.mini import TOKEN_TABLE, compact_token_table, load_part
-from training.files import write_atomically
 
 from .base import SCHEDULER_CONFIG, Base
 from .encoder import SketchCLIP

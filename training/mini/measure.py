@@ -15,8 +15,8 @@ from tqdm import tqdm
 
 from animesketchnet_core.adapter import AnimeSketchAdapter
 from animesketchnet_core.clip_input import fit_sketch
+from animesketchnet_core.files import write_atomically
 from animesketchnet_core.weight_file import read_adapter
-from training.files import write_atomically
 from training.models import (
     Base,
     ImageEncoder,

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from training.files import write_atomically
+from animesketchnet_core.files import write_atomically
 
 from .portraits import Portrait, draw_captions, load_portraits
 from .questions import Truth

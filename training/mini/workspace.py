@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from training.files import write_atomically
+from animesketchnet_core.files import write_atomically
 
 
 @dataclass

@@ -1,0 +1,51 @@
+"""Writes files whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+
+class StorageError(RuntimeError):
+    """A file or folder that cannot be written."""
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Writes a file under a temporary name, forces it to disk, then gives it its name.
+
+    Whoever reads `path` sees the old content or the new, even if the process is killed.
+
+    Args:
+        path: the file's final name.
+        write: writes the content to the path that it is given.
+
+    Raises:
+        StorageError: it cannot; the old content is still there.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        write(temporary)
+        _force_to_disk(temporary)
+        temporary.replace(path)
+        if os.name != "nt":  # Windows cannot open a folder
+            _force_to_disk(path.parent)
+    except (OSError, SafetensorError, RuntimeError) as error:  # torch.save raises the last
+        raise StorageError(
+            f"{path} cannot be written ({error}). Make room on the disk, or make the folder "
+            "writable; what was there before is unchanged."
+        ) from error
+    finally:
+        with suppress(OSError):  # a disk that has become read-only
+            temporary.unlink(missing_ok=True)
+
+
+def _force_to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
