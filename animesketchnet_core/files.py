@@ -10,7 +10,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 
-class StorageError(RuntimeError):
+class StorageError(OSError):
     """A file or folder that cannot be written."""
 
 
