@@ -35,7 +35,7 @@ def test_a_report_holds_curves_figures_and_previews(tmp_path: Path) -> None:
     near = {"step": 2, "nearest": 0.5, "nearest_in_training": 0.6}
     assert main([str(write_run(tmp_path, [*logged, held_out(2, loss=0.125), near]))]) == 0
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert page.count("<svg") == page.count("</svg>") == 4
+    assert page.count("<svg") == page.count("</svg>") == 5
     for part in page.split("<svg")[1:]:  # each is well-formed
         ElementTree.fromstring("<svg" + part.split("</svg>")[0] + "</svg>")
     assert page.count("data:image/png;base64,") == 2

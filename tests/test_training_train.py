@@ -596,7 +596,7 @@ sys.exit(train.main(["--config", {str(tmp_path / "config.toml")!r}]))
 
 
 def test_held_out_pictures_are_never_trained_on_and_say_what_the_model_listens_to(
-    configure, tmp_path
+    configure, tmp_path, capsys
 ):
     folder = tiny_world.write_sketches(tmp_path / "many", count=30)
     held_out = {"every": 2, "share": 0.3, "count": 8, "timesteps": 2}
@@ -608,7 +608,10 @@ def test_held_out_pictures_are_never_trained_on_and_say_what_the_model_listens_t
     shown = [dataset.sample(0, position) for position in range(3 * dataset.stream.epoch_length)]
     assert not hidden & {s.picture.picture for s in shown}
     assert not hidden & {s.reference.picture for s in shown}
-    t.train(config)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("training.progress.warnings", lambda entries: [f"seen {len(entries) > 0}"])
+        t.train(config)
+    assert capsys.readouterr().out.count("warning: seen True") == 1  # told once, not each time
     lines = log_of(config)
     measured = {line["step"]: line["held_out"] for line in lines if "held_out" in line}
     assert measured.keys() == {2, 4}

@@ -18,7 +18,7 @@ from animesketchnet_core.files import StorageError, write_atomically
 
 from .config import TrainConfig
 from .preview import Drawn
-from .report import read_log, write_report
+from .report import read_log, warnings, write_report
 
 
 class DivergedError(RuntimeError):
@@ -44,6 +44,7 @@ class Progress:
         self._skipped: Tensor | float = 0.0
         self._steps = self._all_skipped = 0
         self._since = time.monotonic()
+        self._warned: set[str] = set()
         if not quiet:
             _forget_after(output / "log.jsonl", step)
 
@@ -90,6 +91,10 @@ class Progress:
         self._show({f"held_out/{name}": value for name, value in means.items()}, step)
         told = ", ".join(f"{name} {value:.4f}" for name, value in means.items())
         self._bar.write(f"step {step}, held-out pictures: {told}")
+        for text in warnings(read_log(self._output / "log.jsonl")):
+            if text not in self._warned:
+                self._bar.write(f"warning: {text}")
+                self._warned.add(text)
         self._report()
 
     def preview(self, step: int, drawn: Drawn) -> None:

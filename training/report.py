@@ -60,10 +60,21 @@ def write_report(output: Path) -> Path:
             for name, label in LINES.items()
         }
         parts.append(chart(curves, "step", "loss"))
+        count = len(held_out[-1]["held_out"]["loss"])
+        alike = [entry for entry in held_out if len(entry["held_out"]["loss"]) == count]
+        steps = [entry["step"] for entry in alike]
+        curves = {
+            f"{(k + 0.5) / count:.0%} noise": (
+                steps, [entry["held_out"]["loss"][k] for entry in alike], 1.0
+            )
+            for k in range(count)
+        }  # fmt: skip
+        parts += ["<h2>With the right sketch and text, by timestep</h2>"]
+        parts.append(chart(curves, "step", "loss"))
         bins = held_out[-1]["held_out"]
         places = [(k + 0.5) / len(bins["loss"]) for k in range(len(bins["loss"]))]
         curves = {label: (places, bins[name], 1.0) for name, label in LINES.items()}
-        parts += ["<h2>The same by timestep, at the last measurement</h2>"]
+        parts += ["<h2>All of them by timestep, at the last measurement</h2>"]
         parts.append(chart(curves, "share of noise (timestep / 1000)", "loss"))
     if copying:
         steps = [entry["step"] for entry in copying]
