@@ -141,6 +141,20 @@ def test_parts_of_a_batch_in_buckets_add_up_to_it(configure):
     assert all(torch.allclose(one[name], other[name], atol=2e-6) for name in one)
 
 
+def test_another_batch_size_goes_on_with_whole_batches(configure):
+    t.train(configure(run={"max_steps": 5, "batch_size": 3}))
+    assert t.train(configure(run={"max_steps": 60, "batch_size": 4})).step == 60
+
+
+def test_previews_of_a_resolution_between_the_buckets_fit_their_grid(configure):
+    preview = {"every": 1, "steps": 2, "reference_count": 2}
+    config = configure(data={"resolution": 35}, run={"max_steps": 1}, preview=preview)
+    t.train(config)
+    (path,) = Path(config.run.output, "previews").iterdir()
+    with Image.open(path) as sheet:
+        assert sheet.size == (4 * 32, 14 + 14 + 2 * 32)
+
+
 def test_sizes_that_the_unet_cannot_take_are_an_error(configure):
     with pytest.raises(ConfigError, match=r"multiples of 4\. Set data\.resolution"):
         t.train(configure(data={"fit": "crop", "resolution": 30}))

@@ -102,8 +102,20 @@ def test_missing_models_do_not_hide_missing_data(models: Path, tmp_path: Path) -
     assert any("There is no" in text and "no-data" in text for text in texts)
 
 
-def test_the_size_of_the_caches_is_foretold(models: Path, folder: Path, tmp_path: Path) -> None:
-    config = config_of(models, folder, tmp_path)
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {},
+        {"data": {"fit": "bucket", "bucket_step": 8}},
+        {"cache": {"text_limit_gb": 1e-9}},
+        {"cache": {"keep": "nothing"}},
+    ],
+)
+def test_the_size_of_the_caches_is_foretold(
+    models: Path, folder: Path, tmp_path: Path, sections: dict
+) -> None:
+    Image.new("L", (80, 40), 200).save(folder / "00.png")
+    config = config_of(models, folder, tmp_path, **sections)
     dataset, base = Dataset(config.data), load_base(models)
     encoder = load_image_encoder("", models)
     Encoded(config, dataset, base, encoder, Workers("cpu"))

@@ -11,45 +11,14 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from safetensors.torch import save_file
 from torch import nn
-from transformers import (
-    CLIPTextConfig,
-    CLIPTextModel,
-    CLIPVisionConfig,
-    CLIPVisionModelWithProjection,
-)
 
 from animesketchnet_core.weight_file import read_adapter
 from tests import tiny_world
+from tests.benchmarks.training_step import Networks
 
 ROOT = Path(__file__).parents[1]
-UNET = {"cross_attention_dim": 768, "attention_head_dim": 8}  # diffusers' defaults are SD v1.5's
-VAE = {
-    "block_out_channels": [128, 256, 512, 512],
-    "down_block_types": ["DownEncoderBlock2D"] * 4,
-    "up_block_types": ["UpDecoderBlock2D"] * 4,
-    "layers_per_block": 2,
-}
-TEXT = {
-    "hidden_size": 768,
-    "intermediate_size": 3072,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-}
-VISION = {
-    "hidden_size": 1280,
-    "intermediate_size": 5120,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 16,
-    "patch_size": 14,
-    "image_size": 224,
-    "hidden_act": "gelu",
-    "projection_dim": 1024,
-}
 # The peak of memory is asked of the process that trains, not of the one that wrote the models.
 TRAIN = """
 import resource, sys
@@ -60,23 +29,22 @@ sys.exit(code)
 """
 
 
-def write_model(folder: Path, config: dict, model: nn.Module) -> None:
+def write_model(folder: Path, model: nn.Module) -> None:
+    config = model.config
     folder.mkdir(parents=True)
-    (folder / "config.json").write_text(json.dumps(config))
+    content = config.to_dict() if hasattr(config, "to_dict") else dict(config)
+    (folder / "config.json").write_text(json.dumps(content, default=str))
     state = {key: value.half().contiguous() for key, value in model.state_dict().items()}
     save_file(state, folder / "model.safetensors")
 
 
 @pytest.mark.slow
 def test_a_full_size_run_writes_the_83_tensors(tmp_path: Path) -> None:
-    torch.manual_seed(0)
     base = tmp_path / "base"
-    write_model(base / "unet", UNET, UNet2DConditionModel(**UNET))
-    write_model(base / "vae", VAE, AutoencoderKL(**VAE))
-    write_model(base / "text_encoder", TEXT, CLIPTextModel(CLIPTextConfig(**TEXT)))
-    vision = CLIPVisionModelWithProjection(CLIPVisionConfig(**VISION))
-    write_model(base / "image_encoder", VISION, vision)
-    del vision
+    networks = Networks(narrow=1, device="cpu")
+    for part in ("unet", "vae", "text_encoder", "image_encoder"):
+        write_model(base / part, getattr(networks, part))
+    del networks
     pictures = tiny_world.write_sketches(tmp_path / "sketches", count=4, size=256)
     command = [
         *(sys.executable, "-c", TRAIN, "--config", str(ROOT / "training/configs/paper.toml")),

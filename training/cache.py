@@ -186,7 +186,7 @@ class Encoded:
 
     def _text_fits(self) -> bool:
         count = len(self._dataset.captions)
-        size = 2 * torch.Size(self._text.shape).numel() * count / 1024**3
+        size = _text_bytes(self._dataset, self._base) / 1024**3
         if size > self._settings.text_limit_gb:
             self._workers.print(
                 f"text: {count} captions would take {size:.1f} GB, more than cache.text_limit_gb "
@@ -227,12 +227,18 @@ class Encoded:
 
 
 def cache_bytes(config: TrainConfig, dataset: Dataset, base: Base, encoder: ImageEncoder) -> int:
-    """Size of the caches of latents, image features and text embeddings."""
-    side = config.data.resolution // base.latent_scale
-    text = base.text_encoder.config
-    numbers = (
-        len(dataset.targets) * 2 * base.vae.config["latent_channels"] * side**2
-        + len(dataset.references) * encoder.tokens * encoder.width
-        + len(dataset.captions) * text.max_position_embeddings * text.hidden_size
-    )
-    return 2 * numbers  # float16
+    """Size of what is kept of latents, image features and text embeddings."""
+    if config.cache.keep == "nothing":
+        return 0
+    channels = 2 * base.vae.config["latent_channels"]
+    sizes = [dataset.size(view.picture) for view in dataset.targets]
+    latents = channels * sum(h * w for h, w in sizes) // base.latent_scale**2
+    features = len(dataset.references) * encoder.tokens * encoder.width
+    text = _text_bytes(dataset, base)
+    kept_text = text if text <= config.cache.text_limit_gb * 1024**3 else 0
+    return 2 * (latents + features) + kept_text  # float16
+
+
+def _text_bytes(dataset: Dataset, base: Base) -> int:
+    config = base.text_encoder.config
+    return 2 * len(dataset.captions) * config.max_position_embeddings * config.hidden_size

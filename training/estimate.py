@@ -98,6 +98,7 @@ def estimate(
     frozen = sum(parameter.numel() for parameter in base.unet.parameters())
     copies = 5 if config.optimizer.ema_decay else 4  # weights, gradient, Adam's two, the average
     fixed = frozen * (4 if run.precision == "fp32" else 2) + trained * 4 * copies
+    fixed += cache_bytes if config.cache.keep == "device" else 0
     size = run.micro_batch or run.batch_size
     flops = cost.flops * run.batch_size * run.max_steps
     hours = flops / (EFFICIENCY * operations_per_second) / 3600
@@ -108,7 +109,7 @@ def estimate(
             f"trained     {trained:,} parameters: the Resampler, and K', V' of {layers} layers",
             f"data        {len(dataset):,} pictures, each shown about {epochs:,.1f} times",
             f"caches      {_gigabytes(cache_bytes)}",
-            f"memory      {_gigabytes(fixed)} for weights and optimizer, and "
+            f"memory      {_gigabytes(fixed)} for all that stays, and "
             f"{_gigabytes(cost.activation_bytes)} for each of {size} samples at once: "
             f"{_gigabytes(fixed + size * cost.activation_bytes)} in all",
             f"operations  {cost.flops / 1e12:.3f} TFLOP for a sample, "

@@ -64,13 +64,13 @@ class Previews:
         self._workers = workers
         self._nearest = NearestPicture(encoded, dataset.shown_references)
         pictures = _references(config, dataset)
-        self._thumbnails = [clip_input.fit_sketch(p, config.data.resolution) for p in pictures]
+        self._size = config.data.resolution // base.size_step * base.size_step
+        self._thumbnails = [clip_input.fit_sketch(picture, self._size) for picture in pictures]
         fitted = [clip_input.fit_sketch(picture, encoder.size) for picture in pictures]
         self._features = torch.cat([encoder.features(picture) for picture in fitted])
         self._no_features = encoder.unconditional()
         self._text = base.encode_text(config.preview.prompts)
-        self._size = config.data.resolution // base.latent_scale * base.latent_scale
-        side = config.data.resolution // base.latent_scale
+        side = self._size // base.latent_scale
         shape = (int(base.unet.config["in_channels"]), side, side)
         places = list(range(len(pictures)))  # a reference keeps its noise under every prompt
         self._noise = draws.normal(config.run.seed, Purpose.PREVIEW, places, shape)

@@ -11,7 +11,7 @@
 
 The same command again goes on where the run stopped, bit for bit as if it had not stopped. Ctrl-C
 ends it after the current step, with a checkpoint; so does a file STOP in the output folder. Read
-`train` from top to bottom; each idea has a file of its own: objective.py (the loss), draws.py
+`_train` from top to bottom; each idea has a file of its own: objective.py (the loss), draws.py
 (chance), data.py, cache.py, batch.py, unet.py, workers.py (several processes), held_out.py.
 """
 
@@ -164,6 +164,8 @@ def _train(config: TrainConfig, workers: Workers) -> Result:
     if (state := checkpoints.latest(device)) is not None:
         step, seen, best = state["step"], state["seen"], state.get("best", best)
         _restore(state, parts)
+        # Begins a batch of the size of now: a step in buckets must not reach into the next.
+        seen = -(-seen // run.batch_size) * run.batch_size
         workers.print(f"going on after step {step} of {run.max_steps}")
         for change in _changes(state["config"], flatten(config)):
             workers.print(f"changed since the last checkpoint: {change}")
