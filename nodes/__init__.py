@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
+from .alpha_over_layers import AlphaOverLayers
+from .alpha_over_steps import AlphaOverSteps
 from .apply import ApplyAnimeSketchNet
+from .combine import CombineSketches
+from .compare import CompareSketches
 from .encode import EncodeSketch
 from .folders import register_folders
+from .info import AdapterInfo
 from .load import LoadAnimeSketchNet
 from .mini_loader import LoadMiniModels
+from .prompt import SketchPrompt
+from .sketch_files import LoadSketch, SaveSketch
 from .sketch_from_image import SketchFromImage
+from .sweep import AlphaSweep
 
 register_folders()
 
@@ -23,6 +31,15 @@ class AnimeSketchNetExtension(ComfyExtension):
             LoadAnimeSketchNet,
             EncodeSketch,
             ApplyAnimeSketchNet,
+            AlphaOverSteps,
+            AlphaOverLayers,
+            CombineSketches,
             SketchFromImage,
+            SketchPrompt,
+            SaveSketch,
+            LoadSketch,
+            AlphaSweep,
+            CompareSketches,
+            AdapterInfo,
             LoadMiniModels,
         ]

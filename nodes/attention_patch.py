@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..animesketchnet_core.attention import decoupled_attention
 from ..animesketchnet_core.unet_layers import CrossAttentionLayer
+from .alpha_mask import Grid
 from .reference import SketchReference
 from .unet_call import call_of
 
@@ -57,13 +58,14 @@ class SketchPatch:
             )
 
         text = self.base(q, k, v, extra_options) if self.base else attend(q, k, v)
-        projected = call_of(extra_options, q).keys_values(self.reference)
-        if projected is None:  # outside start_percent..end_percent
+        branch = call_of(extra_options, q).branches.get(self.reference.key)
+        if branch is None:  # the sketch rests in this step
             return text
-        key, value = projected[self.layer]
+        key, value = branch.projections[self.layer]
+        alpha = branch.alpha(self.layer, token_grid(extra_options))
         # Rows that share a sketch become one long row of queries: no copy of K' and V' for each.
         query, joined = (x.reshape(len(key), -1, x.shape[-1]) for x in (q, text))
-        out = decoupled_attention(query, joined, key, value, self.reference.alpha, attend)
+        out = decoupled_attention(query, joined, key, value, alpha, attend)
         return out.reshape(text.shape)  # [b, n, c]
 
     def to(self, target: Any) -> SketchPatch:
@@ -77,10 +79,16 @@ class SketchPatch:
         return self
 
 
+def token_grid(extra_options: Mapping[str, Any]) -> Grid:
+    """Height and width of the layer's tokens, as the UNet itself tells them."""
+    height, width = extra_options["activations_shape"][-2:]
+    return int(height), int(width)
+
+
 def add_to_patches(
     patches: Patches, layers: Iterable[CrossAttentionLayer], reference: SketchReference
 ) -> dict[LayerKey, Patch]:
-    """Puts the reference into every layer, on top of what was there under the layer's own key.
+    """Puts the reference into every layer where it acts, on top of what stood under its own key.
 
     Args:
         patches: the model's attn2 replace patches; left as they are.
@@ -93,6 +101,7 @@ def add_to_patches(
     added = {
         layer.comfy: SketchPatch(reference, layer.index, patches.get(layer.comfy))
         for layer in layers
+        if reference.strength.layers[layer.index] != 0
     }
     return {**patches, **added}
 

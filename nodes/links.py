@@ -19,6 +19,8 @@ Patcher: Any = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patc
 
 AnimeSketchNetType = io.Custom("ANIMESKETCHNET")
 SketchType = io.Custom("ANIMESKETCHNET_SKETCH")
+CurveType = io.Custom("ANIMESKETCHNET_CURVE")  # an AlphaCurve
+LayersType = io.Custom("ANIMESKETCHNET_LAYERS")  # a LayerAlphas
 
 
 @dataclass(frozen=True, eq=False)

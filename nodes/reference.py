@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from .alpha_mask import AlphaMask, Area, Grid
+from .strength import Strength
+
 Projections = Mapping[int, tuple[Tensor, Tensor]]
 """By layer index, (K', V'), each [rows, m, c]: m image tokens, c channels of the layer."""
 
 _keys = itertools.count()
-_MOST_ARRANGEMENTS = 8  # one or two while sampling; more only where context windows move on
+_MOST_ARRANGEMENTS = 16  # a few while sampling; more only where context windows move on
 
 
 class SketchReference:
@@ -27,33 +30,29 @@ class SketchReference:
         self,
         sketches: Projections,
         unconditional: Projections,
+        strength: Strength,
         *,
-        alpha: float,
-        start_percent: float,
-        end_percent: float,
+        mask: AlphaMask | None = None,
+        for_marked_prompts: bool = False,
     ) -> None:
         """Keeps the projections.
 
         Args:
             sketches: K' and V' of n sketches, each [n, m, c], on the CPU.
-            unconditional: K' and V' of "no sketch", each [1, m, c], on the CPU.
-            alpha: strength of the sketch.
-            start_percent: from where on it acts, in [0, 1] of the sampling's noise schedule.
-            end_percent: up to where.
+            unconditional: K' and V' of "no sketch", or of the negative sketches, each [k, m, c].
+            strength: alpha over steps and layers.
+            mask: alpha over the picture, None for 1 everywhere.
+            for_marked_prompts: only conditionings that carry this reference's key get the sketch,
+                not all of the positive prompt.
         """
         self.key = next(_keys)
-        self.alpha = alpha
-        self.start_percent = start_percent
-        self.end_percent = end_percent
-        self.count = len(next(iter(sketches.values()))[0])
+        self.strength = strength
+        self.mask = mask
+        self.for_marked_prompts = for_marked_prompts
+        self.count = _rows(sketches)
         self._sketches = sketches
         self._unconditional = unconditional
-        self._arranged: dict[tuple[Any, ...], Projections] = {}
-
-    @property
-    def always_active(self) -> bool:
-        """Whether start_percent and end_percent leave no step out."""
-        return self.start_percent <= 0 and self.end_percent >= 1
+        self._arranged: dict[tuple[Any, ...], Any] = {}
 
     def arranged(
         self,
@@ -74,11 +73,35 @@ class SketchReference:
             K' and V' with one row for each chunk; with several sketches, one for each latent of
             each chunk.
         """
-        chosen = tuple(i % self.count for i in latents) if self.count > 1 else (0,)
-        key = (gets_sketch, chosen, device, dtype)
+        each_latent = max(self.count, _rows(self._unconditional)) > 1
+        chosen = tuple(latents) if each_latent else (0,)
+        return self._kept(self._arrange, device, dtype, gets_sketch, chosen)
+
+    def masks(
+        self,
+        grids: tuple[Grid, ...],
+        latent: Grid,
+        areas: tuple[Area | None, ...],
+        latents: Sequence[int],
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> Mapping[Grid, Tensor]:
+        """Lays the mask onto token grids (see `AlphaMask.on_grid`); empty without a mask.
+
+        Returns:
+            By grid, [chunks, len(latents), tokens].
+        """
+        if self.mask is None:
+            return {}
+        return self._kept(self._lay, device, dtype, grids, latent, areas, tuple(latents))
+
+    def _kept(
+        self, make: Callable[..., Any], device: torch.device, dtype: torch.dtype, *what: Any
+    ) -> Any:
+        key = (device, dtype, *what)
         found = self._arranged.get(key)
         if found is None:
-            found = self._arrange(*key)
+            found = make(device, dtype, *what)
             if len(self._arranged) >= _MOST_ARRANGEMENTS:
                 self._arranged.clear()
             self._arranged[key] = found
@@ -86,14 +109,14 @@ class SketchReference:
 
     def _arrange(
         self,
-        gets_sketch: tuple[bool, ...],
-        chosen: tuple[int, ...],
         device: torch.device,
         dtype: torch.dtype,
+        gets_sketch: tuple[bool, ...],
+        chosen: tuple[int, ...],
     ) -> Projections:
         def rows(sketch: Tensor, none: Tensor) -> Tensor:
-            shown = sketch[list(chosen)]  # [len(chosen), m, c]
-            hidden = none.expand(len(chosen), -1, -1)
+            shown = sketch[[i % len(sketch) for i in chosen]]  # [len(chosen), m, c]
+            hidden = none[[i % len(none) for i in chosen]]
             stacked = torch.cat([shown if gets else hidden for gets in gets_sketch])
             return stacked.to(device, dtype)  # [chunks * len(chosen), m, c]
 
@@ -103,12 +126,22 @@ class SketchReference:
             arranged[layer] = (rows(key, none_key), rows(value, none_value))
         return arranged
 
+    def _lay(
+        self, device: torch.device, dtype: torch.dtype, grids: tuple[Grid, ...], *place: Any
+    ) -> Mapping[Grid, Tensor]:
+        assert self.mask is not None
+        return {grid: self.mask.on_grid(grid, *place).to(device, dtype) for grid in grids}
+
     def leave_devices(self) -> None:
         """Frees what was laid out on devices other than the CPU."""
         for key in list(self._arranged):  # another GPU's thread may add to it meanwhile
-            if key[2].type != "cpu":
+            if key[0].type != "cpu":
                 self._arranged.pop(key, None)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> SketchReference:
         # It never changes, so a model's clones share it (see SketchPatch).
         return self
+
+
+def _rows(projections: Projections) -> int:
+    return len(next(iter(projections.values()))[0])

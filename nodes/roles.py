@@ -9,7 +9,7 @@ copy the lists), then the position as the last resort.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 Conds = Sequence[Mapping[str, Any]]
@@ -36,6 +36,24 @@ def sketch_gets(conds: Sequence[Conds | None], guider: Any) -> tuple[bool, ...]:
         cond is not None and _gets(_role(cond, roles, owners), position, len(conds))
         for position, cond in enumerate(conds)
     )
+
+
+def own_entries(
+    conds: Sequence[Conds | None], guider: Any
+) -> Iterator[tuple[int, Mapping[str, Any], bool]]:
+    """Goes through all conditionings of a call.
+
+    Yields:
+        The number of the list, the conditioning, and whether it belongs there: ComfyUI puts copies
+        of area prompts, with all that they carry, into the other roles' lists.
+    """
+    roles = _lists_by_role(guider)
+    owners = _uuid_owners(guider)
+    for number, cond in enumerate(conds):
+        role = _role(cond, roles, owners) if cond is not None else None
+        for entry in cond or ():
+            owner = owners.get(entry.get("uuid"), role)
+            yield number, entry, role is None or owner == role
 
 
 def _gets(role: str | None, position: int, count: int) -> bool:

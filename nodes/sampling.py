@@ -14,12 +14,15 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ..animesketchnet_core.unet_layers import CrossAttentionLayer
+from .alpha_mask import Area
 from .attention_patch import add_to_patches, chain_short_patches
 from .reference import SketchReference
-from .roles import Conds, sketch_gets
-from .unet_call import CALL, REFERENCES, STEP, SamplingStep, prepare_call
+from .roles import Conds, own_entries, sketch_gets
+from .strength import NoiseSchedule
+from .unet_call import CALL, REFERENCES, STEP, Prompt, SamplingStep, prepare_call
 
 KEY = "animesketchnet"  # of our wrappers, and of the sampling run in transformer_options
+MARKS = "animesketchnet"  # in a conditioning: keys of the references that are for it
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,11 +31,11 @@ class SamplingRun:
 
     Attributes:
         guider: ComfyUI's guider; it replaces its conds while it starts, so they are read late.
-        ranges: by reference key, (sigma to start at, sigma to end at).
+        schedule: the model's noise schedule.
     """
 
     guider: Any
-    ranges: Mapping[int, tuple[float, float]]
+    schedule: NoiseSchedule
 
     def __deepcopy__(self, memo: dict[int, Any]) -> SamplingRun:
         return self  # whoever copies the options must not copy the model that the guider holds
@@ -57,8 +60,8 @@ def start_run(executor: Any, noise: Tensor, *args: Any, **kwargs: Any) -> Tensor
     options = guider.model_options["transformer_options"]  # ComfyUI's guider: its own for this run
     references: Sequence[SketchReference] = options.get(REFERENCES, ())
     _check_batch(references, len(noise))
-    schedule = guider.model_patcher.get_model_object("model_sampling")
-    options[KEY] = SamplingRun(guider, sigma_ranges(references, schedule))
+    model_sampling = guider.model_patcher.get_model_object("model_sampling")
+    options[KEY] = SamplingRun(guider, NoiseSchedule(model_sampling))
     try:
         return executor(noise, *args, **kwargs)
     finally:
@@ -73,17 +76,20 @@ def start_step(
     timestep: Tensor,
     model_options: Mapping[str, Any],
 ) -> Any:
-    """Around one evaluation for all conditionings: finds roles and active references.
+    """Around one evaluation for all conditionings: finds roles, prompts and active references.
 
-    This is the only place that waits for the device, once, and only if a reference has a range.
+    This is the only place that waits for the device, once, and only if alpha changes over steps.
     """
     options = model_options["transformer_options"]
     references: Sequence[SketchReference] = options.get(REFERENCES, ())
     run: SamplingRun | None = options.get(KEY)
-    ranges = run.ranges if run else sigma_ranges(references, model.model_sampling)
+    guider = run.guider if run else None
+    schedule = run.schedule if run else NoiseSchedule(model.model_sampling)
     step = SamplingStep(
-        gets_sketch=sketch_gets(conds, run.guider if run else None),
-        active=_active(references, ranges, timestep),
+        gets_sketch=sketch_gets(conds, guider),
+        prompts=_prompts(conds, guider),
+        alphas=_alphas(references, schedule, timestep),
+        latent=(x.shape[-2], x.shape[-1]),
     )
     model_options = {**model_options, "transformer_options": {**options, STEP: step}}
     return executor(model, conds, x, timestep, model_options)
@@ -117,30 +123,35 @@ _WRAPPERS: dict[str, Callable[..., Any]] = {
 }
 
 
-def sigma_ranges(
-    references: Iterable[SketchReference], schedule: Any
-) -> dict[int, tuple[float, float]]:
-    """Translates each reference's percent range to sigmas, which fall while sampling."""
+def _prompts(conds: Sequence[Conds | None], guider: Any) -> dict[tuple[int, Any], Prompt]:
+    own = own_entries(conds, guider)
     return {
-        reference.key: (
-            float(schedule.percent_to_sigma(reference.start_percent)),
-            float(schedule.percent_to_sigma(reference.end_percent)),
+        (number, entry.get("uuid")): Prompt(
+            marks=frozenset(entry.get(MARKS, ()) if mine else ()), area=_area(entry)
         )
-        for reference in references
+        for number, entry, mine in own
     }
 
 
-def _active(
-    references: Sequence[SketchReference],
-    ranges: Mapping[int, tuple[float, float]],
-    timestep: Tensor,
-) -> frozenset[int]:
-    always = {reference.key for reference in references if reference.always_active}
-    ranged = [reference.key for reference in references if reference.key not in always]
-    if not ranged:
-        return frozenset(always)
-    sigma = float(timestep.flatten()[0])
-    return frozenset(always.union(k for k in ranged if ranges[k][1] <= sigma <= ranges[k][0]))
+def _area(entry: Mapping[str, Any]) -> Area | None:
+    area = entry.get("area")
+    if area is None or len(area) != 4:  # of a video: (frames, height, width, ...)
+        return None
+    height, width, top, left = area
+    return height, width, top, left
+
+
+def _alphas(
+    references: Sequence[SketchReference], schedule: NoiseSchedule, timestep: Tensor
+) -> dict[int, float]:
+    """Alpha of each reference that acts in this step, by its key."""
+    constant = all(reference.strength.constant for reference in references)
+    sigma = 0.0 if constant else float(timestep.flatten()[0])
+    alphas = {
+        r.key: r.strength.alpha if r.strength.constant else schedule.alpha(r.strength, sigma)
+        for r in references
+    }
+    return {key: alpha for key, alpha in alphas.items() if alpha != 0}
 
 
 def _check_batch(references: Sequence[SketchReference], latents: int) -> None:
@@ -150,4 +161,10 @@ def _check_batch(references: Sequence[SketchReference], latents: int) -> None:
                 f"Apply AnimeSketchNet: the input sketch holds {reference.count} sketches, one "
                 f"for each latent, but the latent batch has {latents}. Set batch_size to "
                 f"{reference.count}, or encode {latents} of the sketches."
+            )
+        if reference.mask is not None and reference.mask.count > latents:
+            raise ValueError(
+                f"Apply AnimeSketchNet: the input mask holds {reference.mask.count} masks, one for "
+                f"each latent, but the latent batch has {latents}. Give one mask for all, or set "
+                f"batch_size to {reference.mask.count}."
             )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
 from torch import Tensor
 
 from animesketchnet_core import clip_input
 from animesketchnet_core.adapter import AnimeSketchAdapter
+from animesketchnet_core.contact_sheet import contact_sheet
 
 from . import draws
 from .cache import Encoded
@@ -23,7 +23,6 @@ from .sample import ddim_sample
 from .workers import Workers
 
 _AT_ONCE = 4  # pictures: a GPU that trains has little room beside
-_LABEL = 14  # height of the line of text above the grid and above each prompt's rows, in pixels
 
 
 @dataclass(frozen=True)
@@ -130,23 +129,13 @@ class Previews:
 
     def _grid(self, labels: list[str], tiles: Tensor) -> Image.Image:
         """Lays out the tiles [rows, columns, 3, size, size], the references before them."""
-        size, references = self._size, len(self._thumbnails)
-        block = _LABEL + references * size
-        width, height = size * (1 + len(labels)), _LABEL + len(self._text) * block
-        sheet = Image.new("RGB", (width, height), "white")
-        pen = ImageDraw.Draw(sheet)
-        for column, label in enumerate(labels, 1):
-            pen.text((size * column + 2, 1), label, fill="black")
-        for number, prompt in enumerate(self._settings.prompts):
-            text = prompt.encode("ascii", "replace").decode()  # the built-in font has no more
-            pen.text((2, _LABEL + number * block + 1), text, fill="black")
-        for row, drawn in enumerate(tiles):
-            number, place = divmod(row, references)
-            top = _LABEL + number * block + _LABEL + place * size
-            reference = self._thumbnails[place][0].permute(2, 0, 1)
-            for column, tile in enumerate([reference, *drawn]):
-                sheet.paste(_image(tile), (column * size, top))
-        return sheet
+        references = torch.cat(self._thumbnails)[:, None]  # [references, 1, size, size, 3]
+        drawn = tiles.movedim(2, -1).unflatten(0, (len(self._text), -1))
+        groups = [
+            (prompt, torch.cat([references, pictures], 1))
+            for prompt, pictures in zip(self._settings.prompts, drawn, strict=True)
+        ]
+        return contact_sheet(["reference", *labels], groups)
 
 
 def _references(config: TrainConfig, dataset: Dataset) -> list[Tensor]:
@@ -157,8 +146,3 @@ def _references(config: TrainConfig, dataset: Dataset) -> list[Tensor]:
     count = min(config.preview.reference_count, len(names))
     # Evenly spread: neighbours in the list often show the same thing.
     return [dataset.pictures.open(names[n * len(names) // count]) for n in range(count)]
-
-
-def _image(tile: Tensor) -> Image.Image:
-    pixels = (tile.float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
-    return Image.fromarray(np.ascontiguousarray(pixels))

@@ -59,6 +59,7 @@ def test_a_layer_computes_the_equation(pack, mini, apply):
         "n_heads": 6,
         "attn_precision": None,
         "cond_or_uncond": [1, 0],
+        "activations_shape": [6, 192, 1, 5],
         "animesketchnet_references": (patch.reference,),
     }
     out = patch(q, text_k, text_v, options)
@@ -208,6 +209,7 @@ def test_follows_the_queries_type_and_attn_precision(pack, apply, monkeypatch):
         "n_heads": 2,
         "attn_precision": torch.float32,
         "cond_or_uncond": [0, 1],
+        "activations_shape": [2, 64, 1, 7],
         "animesketchnet_references": (patch.reference,),
     }
     assert patch(q, q, q, options).dtype == torch.bfloat16
@@ -219,15 +221,15 @@ def test_moving_the_model_away_frees_the_device(apply, sample):
     sample(patched)
     patch = _attn2(patched)["input", 1, 0]
     laid_out = patch.reference._arranged
-    assert {key[2].type for key in laid_out} == {"cpu"}
-    chunks, latents, _, dtype = next(iter(laid_out))
+    assert {key[0].type for key in laid_out} == {"cpu"}
+    _, dtype, chunks, latents = next(iter(laid_out))
     patch.reference.arranged(chunks, latents, torch.device("meta"), dtype)  # stands for a GPU
     assert len(laid_out) == 2
     assert patch.to(torch.float16) is patch
     assert patch.to(torch.device("meta")) is patch
     assert len(laid_out) == 2
     assert patch.to(torch.device("cpu")) is patch
-    assert {key[2].type for key in laid_out} == {"cpu"}
+    assert {key[0].type for key in laid_out} == {"cpu"}
 
 
 def test_separate_calls_for_each_conditioning_give_the_same(

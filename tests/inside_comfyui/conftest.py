@@ -105,13 +105,19 @@ def apply(pack: SimpleNamespace, mini: SimpleNamespace) -> Callable[..., Any]:
         alpha: float = 0.5,
         start_percent: float = 0.0,
         end_percent: float = 1.0,
+        **optional: Any,
     ) -> Any:
         execute = pack.nodes["AnimeSketchNetApply"].execute
         with torch.inference_mode():
             output = execute(
-                model or mini.model, sketch or mini.sketch, alpha, start_percent, end_percent
+                model or mini.model,
+                sketch or mini.sketch,
+                alpha,
+                start_percent,
+                end_percent,
+                **optional,
             )
-        return output.args[0]
+        return output.args if "prompt" in optional else output.args[0]
 
     return call
 
@@ -126,10 +132,11 @@ def sample(mini: SimpleNamespace) -> Callable[..., torch.Tensor]:
         steps: int = 2,
         cfg: float = 5.0,
         batch: int = 1,
+        size: tuple[int, int] = (16, 16),
         positive: Any = None,
         negative: Any = None,
     ) -> torch.Tensor:
-        noise = torch.randn(batch, 4, 16, 16, generator=torch.Generator().manual_seed(7))
+        noise = torch.randn(batch, 4, *size, generator=torch.Generator().manual_seed(7))
         return comfy.sample.sample(
             model,
             noise,
@@ -156,13 +163,18 @@ def watched_calls(pack: SimpleNamespace) -> Iterator[list[SimpleNamespace]]:
 
     def recording(self, q, k, v, extra_options):
         shared = pack.module("nodes.unet_call").call_of(extra_options, q)
+        branch = shared.branches.get(self.reference.key)
         calls.append(
             SimpleNamespace(
                 layer=self.layer,
                 reference=self.reference,
                 block=(*extra_options["block"], extra_options["block_index"]),
                 chunks=list(extra_options["cond_or_uncond"]),
-                projected=shared.keys_values(self.reference),
+                uuids=list(extra_options.get("uuids", ())),
+                branch=branch,
+                grid=tuple(extra_options.get("activations_shape", ())[2:]),
+                tokens=q.shape[1],
+                projected=branch and branch.projections,
             )
         )
         return original(self, q, k, v, extra_options)
