@@ -1,7 +1,8 @@
-"""The adapter: the Resampler, and K', V' for every cross-attention layer of a UNet.
+"""The adapter: an image projection, and K', V' for every cross-attention layer of a UNet.
 
-Ye et al. 2023 (arXiv:2308.06721), the Plus variant. The module's state-dict keys are the keys of
-the weight file, so that what is trained is what is shipped.
+Ye et al. 2023 (arXiv:2308.06721). The module's state-dict keys are the keys of the weight file, so
+that what is trained is what is shipped. Trained here is the Plus variant, the one with a Resampler;
+the others are read.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from .resampler import Resampler, ResamplerConfig
+from .image_features import ImageFeatures
+from .image_projection import ProjectionConfig, config_from_shapes, image_projection
 from .unet_layers import UNetShape, cross_attention_layers
 
 
@@ -36,7 +38,7 @@ class AnimeSketchAdapter(nn.Module):
 
     def __init__(
         self,
-        resampler: ResamplerConfig,
+        projection: ProjectionConfig,
         channels: Mapping[int, int],
         *,
         operations: Any = nn,
@@ -46,7 +48,7 @@ class AnimeSketchAdapter(nn.Module):
         """Builds the adapter with random weights.
 
         Args:
-            resampler: the Resampler's sizes.
+            projection: kind and sizes of the image projection.
             channels: width of each cross-attention layer, by the layer's index in the weight file.
             operations: where Linear and LayerNorm come from: torch.nn or one of `comfy.ops`.
             device: where the weights live.
@@ -54,32 +56,33 @@ class AnimeSketchAdapter(nn.Module):
         """
         super().__init__()
         factory = {"operations": operations, "device": device, "dtype": dtype}
-        self.image_proj = Resampler(resampler, **factory)
+        self.image_proj = image_projection(projection, **factory)
         self.ip_adapter = nn.ModuleDict(
             {
-                str(index): SketchKeyValue(resampler.output_dim, width, **factory)
+                str(index): SketchKeyValue(projection.output_dim, width, **factory)
                 for index, width in channels.items()
             }
         )
 
     @classmethod
     def from_unet(
-        cls, shape: UNetShape, resampler: ResamplerConfig, **options: Any
+        cls, shape: UNetShape, projection: ProjectionConfig, **options: Any
     ) -> AnimeSketchAdapter:
         """Makes a new adapter with random weights for a UNet.
 
         Args:
             shape: the UNet's shape.
-            resampler: the Resampler's sizes; its output must be as wide as the UNet's text tokens.
+            projection: kind and sizes of the image projection; its tokens must be as wide as the
+                UNet's text tokens.
             **options: operations, device and dtype, as in the constructor.
         """
-        if resampler.output_dim != shape.cross_attention_dim:
+        if projection.output_dim != shape.cross_attention_dim:
             raise ValueError(
-                f"The Resampler's output_dim is {resampler.output_dim}, but the UNet attends to "
-                f"tokens of width {shape.cross_attention_dim}; the two must be equal."
+                f"The image projection's output_dim is {projection.output_dim}, but the UNet "
+                f"attends to tokens of width {shape.cross_attention_dim}; the two must be equal."
             )
         channels = {layer.index: layer.channels for layer in cross_attention_layers(shape)}
-        return cls(resampler, channels, **options)
+        return cls(projection, channels, **options)
 
     @classmethod
     def from_state_dict(
@@ -100,14 +103,19 @@ class AnimeSketchAdapter(nn.Module):
             **options: operations and device, as in the constructor.
         """
         shapes = {key: tuple(tensor.shape) for key, tensor in state_dict.items()}
-        resampler, channels = sizes_of(shapes, dim_head)
-        dtype = dtype or state_dict["image_proj.latents"].dtype
-        adapter = cls(resampler, channels, dtype=dtype, **options)
+        projection, channels = sizes_of(shapes, dim_head)
+        dtype = dtype or state_dict["ip_adapter.1.to_k_ip.weight"].dtype
+        adapter = cls(projection, channels, dtype=dtype, **options)
         adapter.load_state_dict(state_dict)
         return adapter
 
+    @property
+    def reads(self) -> ImageFeatures:
+        """What of the image encoder `tokens` takes."""
+        return self.image_proj.config.reads
+
     def tokens(self, features: Tensor) -> Tensor:
-        """Turns CLIP's penultimate hidden states [b, n, e] into image tokens [b, m, t]."""
+        """Turns the features that the adapter reads, [b, n, e] or [b, e], into tokens [b, m, t]."""
         return self.image_proj(features)
 
     def keys_values(self, tokens: Tensor) -> dict[int, tuple[Tensor, Tensor]]:
@@ -138,27 +146,20 @@ class AnimeSketchAdapter(nn.Module):
 
 def sizes_of(
     shapes: Mapping[str, tuple[int, ...]], dim_head: int = 64
-) -> tuple[ResamplerConfig, dict[int, int]]:
-    """Reads the Resampler's sizes and each layer's width off the shapes in a weight file.
+) -> tuple[ProjectionConfig, dict[int, int]]:
+    """Reads the image projection's sizes and each layer's width off the shapes in a weight file.
 
     Returns:
-        The Resampler's sizes, and the layers' widths by index in ascending order.
+        The projection's kind and sizes, and the layers' widths by index in ascending order.
     """
-    _, num_queries, dim = shapes["image_proj.latents"]
-    layers = {key.split(".")[2] for key in shapes if key.startswith("image_proj.layers.")}
-    resampler = ResamplerConfig(
-        dim=dim,
-        depth=len(layers),
-        dim_head=dim_head,
-        heads=shapes["image_proj.layers.0.0.to_q.weight"][0] // dim_head,
-        num_queries=num_queries,
-        embedding_dim=shapes["image_proj.proj_in.weight"][1],
-        output_dim=shapes["image_proj.proj_out.weight"][0],
-        ff_mult=shapes["image_proj.layers.0.1.1.weight"][0] // dim,
-    )
+    projection = {
+        key.removeprefix("image_proj."): shape
+        for key, shape in shapes.items()
+        if key.startswith("image_proj.")
+    }
     widths = {
         int(key.split(".")[1]): shape[0]
         for key, shape in shapes.items()
         if key.endswith(".to_k_ip.weight")
     }
-    return resampler, dict(sorted(widths.items()))
+    return config_from_shapes(projection, dim_head), dict(sorted(widths.items()))

@@ -10,13 +10,16 @@ Shapes: b batch, n image tokens, m latents (num_queries), h heads, d head width.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+
+from .image_features import ImageFeatures
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +37,8 @@ class ResamplerConfig:
         ff_mult: hidden width of the feed-forward layer, in multiples of dim.
     """
 
+    reads: ClassVar = ImageFeatures.HIDDEN_STATES
+
     dim: int = 768
     depth: int = 4
     dim_head: int = 64
@@ -42,6 +47,26 @@ class ResamplerConfig:
     embedding_dim: int = 1280
     output_dim: int = 768
     ff_mult: int = 4
+
+    @property
+    def num_tokens(self) -> int:
+        """Number of image tokens, under the name that all image projections have for it."""
+        return self.num_queries
+
+    @classmethod
+    def from_shapes(cls, shapes: Mapping[str, tuple[int, ...]], dim_head: int) -> ResamplerConfig:
+        """Reads all sizes but dim_head off the Resampler's shapes, by parameter name."""
+        _, num_queries, dim = shapes["latents"]
+        return cls(
+            dim=dim,
+            depth=len({key.split(".")[1] for key in shapes if key.startswith("layers.")}),
+            dim_head=dim_head,
+            heads=shapes["layers.0.0.to_q.weight"][0] // dim_head,
+            num_queries=num_queries,
+            embedding_dim=shapes["proj_in.weight"][1],
+            output_dim=shapes["proj_out.weight"][0],
+            ff_mult=shapes["layers.0.1.1.weight"][0] // dim,
+        )
 
 
 class PerceiverAttention(nn.Module):

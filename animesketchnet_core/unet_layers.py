@@ -87,7 +87,7 @@ class UNetShape:
         if missing:
             raise ValueError(
                 f"This MODEL is not a Stable Diffusion UNet: its configuration has no "
-                f"{', '.join(sorted(missing))}. AnimeSketchNet needs an SD v1.5 checkpoint."
+                f"{', '.join(sorted(missing))}. AnimeSketchNet needs an SD v1.5 or SDXL checkpoint."
             )
         multipliers = tuple(unet_config["channel_mult"])
         layers = _per_level(unet_config["num_res_blocks"], len(multipliers))

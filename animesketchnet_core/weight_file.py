@@ -1,7 +1,8 @@
 """Reads and writes the adapter's weight file.
 
-Written is the layout of IP-Adapter-Plus (83 tensors and 49,087,488 parameters for SD v1.5), which
-ComfyUI_IPAdapter_plus and diffusers load as it is, with our metadata in the safetensors header.
+Read are all IP-Adapters that read an image encoder (see `image_projection`). Written is the layout
+of IP-Adapter-Plus (83 tensors and 49,087,488 parameters for SD v1.5), which ComfyUI_IPAdapter_plus
+and diffusers load as it is, with our metadata in the safetensors header.
 """
 
 from __future__ import annotations
@@ -19,9 +20,17 @@ from torch import Tensor
 from .adapter import sizes_of
 from .adapter_metadata import AdapterMetadata
 from .files import write_atomically
+from .image_features import where_to_get
 from .unet_layers import UNetShape, cross_attention_layers
 from .weight_container import WeightContainer, open_weights
-from .weight_kinds import WHERE, WrongAdapterError, check_complete, check_kind
+from .weight_kinds import (
+    DOWNLOADS,
+    SDXL_TOKEN_WIDTH,
+    WHERE,
+    WrongAdapterError,
+    check_complete,
+    check_kind,
+)
 from .weight_layouts import canonical_keys
 
 __all__ = [
@@ -71,7 +80,7 @@ def write_adapter(
 
     Args:
         path: where to; an existing file is replaced.
-        state_dict: `AnimeSketchAdapter.state_dict()`.
+        state_dict: `AnimeSketchAdapter.state_dict()`, with a Resampler: the kind that is trained.
         metadata: how it was trained.
         dtype: type of the stored weights.
 
@@ -91,45 +100,45 @@ def write_adapter(
     write_atomically(Path(path), lambda temporary: temporary.write_bytes(content))
 
 
-def check_fits(state_dict: Mapping[str, Tensor], shape: UNetShape, embedding_dim: int) -> None:
+def check_fits(state_dict: Mapping[str, Tensor], shape: UNetShape, width: int) -> None:
     """Checks that an adapter fits a UNet and an image encoder.
 
     Args:
         state_dict: the adapter's tensors.
         shape: the UNet's shape.
-        embedding_dim: width of the image encoder's penultimate hidden states.
+        width: width of the image encoder's features, of the kind that the adapter reads.
 
     Raises:
         WrongAdapterError: it does not; says which of the two to exchange, and for what.
     """
     check_fits_unet(state_dict, shape)
-    check_fits_encoder(state_dict, embedding_dim)
+    check_fits_encoder(state_dict, width)
 
 
 def check_fits_unet(state_dict: Mapping[str, Tensor], shape: UNetShape) -> None:
     """Checks that an adapter has K', V' for each of a UNet's layers (see `check_fits`)."""
-    resampler, channels = sizes_of(_shapes_of(state_dict))
+    projection, channels = sizes_of(_shapes_of(state_dict))
     wanted = {layer.index: layer.channels for layer in cross_attention_layers(shape)}
-    if resampler.output_dim != shape.cross_attention_dim or channels != wanted:
-        found = f"{len(channels)} layers and tokens of width {resampler.output_dim}"
+    if projection.output_dim != shape.cross_attention_dim or channels != wanted:
+        found = f"{len(channels)} layers and tokens of width {projection.output_dim}"
         needed = f"{len(wanted)} layers and tokens of width {shape.cross_attention_dim}"
         raise WrongAdapterError(
-            f"The adapter is made for {_family(resampler.output_dim)} ({found}), but the MODEL is "
+            f"The adapter is made for {_family(projection.output_dim)} ({found}), but the MODEL is "
             f"{_family(shape.cross_attention_dim)} ({needed}; layer widths "
-            f"{sorted(set(wanted.values()))}). Use a MODEL of the adapter's family, or another "
-            f"adapter. For SD v1.5: {WHERE}"
+            f"{sorted(set(wanted.values()))}). Use {_model_for(projection.output_dim)}, or "
+            f"{_adapter_for(shape.cross_attention_dim)}."
         )
 
 
-def check_fits_encoder(state_dict: Mapping[str, Tensor], embedding_dim: int) -> None:
+def check_fits_encoder(state_dict: Mapping[str, Tensor], width: int) -> None:
     """Checks that an adapter reads an image encoder's features (see `check_fits`)."""
-    wanted = sizes_of(_shapes_of(state_dict))[0].embedding_dim
-    if wanted != embedding_dim:
+    projection, _ = sizes_of(_shapes_of(state_dict))
+    reads, wanted = projection.reads, projection.embedding_dim
+    if wanted != width:
         raise WrongAdapterError(
-            f"The adapter reads features of width {wanted} ({_encoder(wanted)}), but the "
-            f"CLIP_VISION gives {embedding_dim} ({_encoder(embedding_dim)}). For {_encoder(1280)} "
-            "download https://huggingface.co/h94/IP-Adapter/resolve/main/models/image_encoder/"
-            "model.safetensors into ComfyUI/models/clip_vision."
+            f"The adapter reads the {reads.value} of {reads.encoder(wanted)} (width {wanted}), but "
+            f"the CLIP_VISION gives {reads.value} of width {width} ({reads.encoder(width)}). "
+            f"{where_to_get(reads.encoder(wanted))}"
         )
 
 
@@ -183,10 +192,11 @@ def _read_metadata(
 
 
 def _check_num_tokens(metadata: AdapterMetadata, state_dict: Mapping[str, Tensor]) -> None:
-    num_queries = state_dict["image_proj.latents"].shape[1]
-    if metadata.num_tokens != num_queries:
+    projection, _ = sizes_of(_shapes_of(state_dict))
+    if projection.num_tokens not in (metadata.num_tokens, None):
         raise WrongAdapterError(
-            f"The metadata says {metadata.num_tokens} tokens, the Resampler makes {num_queries}."
+            f"The metadata says {metadata.num_tokens} tokens, the image projection makes "
+            f"{projection.num_tokens}."
         )
 
 
@@ -210,17 +220,20 @@ def _shapes_of(state_dict: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
 
 
 def _family(token_width: int) -> str:
-    families = {768: "SD v1.5", 1024: "SD v2", 2048: "SDXL", 128: "the mini model"}
+    families = {128: "the mini model", 768: "SD v1.5", 1024: "SD v2", 2048: "SDXL"}
     return families.get(token_width, "another UNet")
 
 
-def _encoder(width: int) -> str:
-    encoders = {
-        192: "the mini image encoder",
-        768: "CLIP ViT-B",
-        1024: "CLIP ViT-L/14",
-        1152: "SigLIP SO400M",
-        1280: "CLIP ViT-H/14",
-        1664: "CLIP ViT-bigG/14",
-    }
-    return encoders.get(width, "an unknown encoder")
+def _model_for(token_width: int) -> str:
+    if token_width == SDXL_TOKEN_WIDTH:
+        return "an SDXL MODEL (Illustrious, NoobAI and Pony are such)"
+    return f"a MODEL of the adapter's family ({_family(token_width)})"
+
+
+def _adapter_for(token_width: int) -> str:
+    if token_width not in DOWNLOADS:
+        return "another adapter"
+    return (
+        f"an adapter for {_family(token_width)} such as {DOWNLOADS[token_width]}, saved in "
+        "ComfyUI/models/ipadapter"
+    )

@@ -12,13 +12,23 @@ from .weight_layouts import CanonicalKeys
 
 Shapes = Mapping[str, tuple[int, ...]]
 
+SD15_TOKEN_WIDTH = 768
+SDXL_TOKEN_WIDTH = 2048
+
+_PUBLISHED = "https://huggingface.co/h94/IP-Adapter/resolve/main"
+DOWNLOADS = {
+    SD15_TOKEN_WIDTH: f"{_PUBLISHED}/models/ip-adapter-plus_sd15.safetensors",
+    SDXL_TOKEN_WIDTH: f"{_PUBLISHED}/sdxl_models/ip-adapter-plus_sdxl_vit-h.safetensors",
+}
+"""A weight file that loads, by the token width of the UNet that it is for."""
+
 NEEDED = (
-    "an IP-Adapter-Plus weight file for SD v1.5 (AnimeSketchNet's own, or ip-adapter-plus_sd15)"
+    "an IP-Adapter weight file for SD v1.5 or SDXL: AnimeSketchNet's own, or a plain, Plus, Plus "
+    "Face or Full Face one"
 )
 WHERE = (
-    "Train one with `python -m training.train`, or download "
-    "https://huggingface.co/h94/IP-Adapter/resolve/main/models/ip-adapter-plus_sd15.safetensors "
-    "into ComfyUI/models/ipadapter."
+    f"Train one with `python -m training.train`, or download {DOWNLOADS[SD15_TOKEN_WIDTH]} (for "
+    f"SDXL {DOWNLOADS[SDXL_TOKEN_WIDTH]}) into ComfyUI/models/ipadapter."
 )
 
 
@@ -32,7 +42,7 @@ def refuse(found: str) -> WrongAdapterError:
 
 
 def check_kind(raw_keys: Iterable[str], keys: CanonicalKeys, shapes: Shapes) -> None:
-    """Refuses every kind of file but IP-Adapter-Plus for SD v1.5 and UNets of its family.
+    """Refuses every kind of file but IP-Adapters that read an image encoder.
 
     Args:
         raw_keys: the file's own keys.
@@ -43,15 +53,15 @@ def check_kind(raw_keys: Iterable[str], keys: CanonicalKeys, shapes: Shapes) -> 
         WrongAdapterError: it is another kind of file.
     """
     raw_keys = list(raw_keys)
-    has_resampler = any(key.startswith("image_proj.") for key in shapes)
+    has_projection = any(key.startswith("image_proj.") for key in shapes)
     has_layers = any(key.startswith("ip_adapter.") for key in shapes)
-    if not has_resampler and not has_layers:
+    if not has_projection and not has_layers:
         raise refuse(foreign_kind(raw_keys))
-    other = _other_ip_adapter(shapes)
+    other = _reads_faces(shapes)
     if other is not None:
         raise refuse(other)
-    if not has_resampler or not has_layers:
-        part = "K', V' layers (ip_adapter.*)" if has_resampler else "Resampler (image_proj.*)"
+    if not has_projection or not has_layers:
+        part = "K', V' layers (ip_adapter.*)" if has_projection else "projection (image_proj.*)"
         raise refuse(f"an incomplete IP-Adapter without its {part}")
     if keys.unknown and not keys.whole_model:
         raise refuse(f"an IP-Adapter with {len(keys.unknown)} unknown tensors{_some(keys.unknown)}")
@@ -84,9 +94,9 @@ def _expected_shapes(shapes: Shapes) -> dict[str, tuple[int, ...]]:
     if empty:
         raise WrongAdapterError(f"The adapter has tensors without values{_some(empty)}. {WHERE}")
     try:
-        resampler, channels = sizes_of(shapes)
+        projection, channels = sizes_of(shapes)
         _check_numbers(channels)
-        adapter = AnimeSketchAdapter(resampler, channels, device="meta")
+        adapter = AnimeSketchAdapter(projection, channels, device="meta")
     except (KeyError, ValueError, IndexError, ZeroDivisionError, RuntimeError) as error:
         raise WrongAdapterError(
             f"The adapter's sizes cannot be read off its tensors "
@@ -102,24 +112,29 @@ def _check_numbers(indices: Iterable[int]) -> None:
         raise ValueError(f"the layers are numbered {indices[:40]}, not {expected[:40]}")
 
 
-_SDXL_TOKEN_WIDTH = 2048
 _INSTANTID_FEATURE_WIDTH = 512
 
 
-def _other_ip_adapter(shapes: Shapes) -> str | None:
-    """Names the member of the IP-Adapter family, None for IP-Adapter-Plus on SD v1.5."""
-    base = "SDXL" if _token_width(shapes) == _SDXL_TOKEN_WIDTH else "SD v1.5"
+def _reads_faces(shapes: Shapes) -> str | None:
+    """Names an IP-Adapter that reads face embeddings, None for one that reads CLIP."""
+    base = "SDXL" if _token_width(shapes) == SDXL_TOKEN_WIDTH else "SD v1.5"
+    reads = "(it reads face embeddings, not CLIP)"
     if any("_lora." in key or "perceiver_resampler" in key for key in shapes):
-        return f"an IP-Adapter FaceID for {base} (it reads face embeddings, not CLIP)"
-    if "image_proj.proj.weight" in shapes:
-        return f"a plain IP-Adapter for {base} (4 tokens from CLIP's image embedding, no Resampler)"
-    if "image_proj.proj.3.weight" in shapes:
-        return f"an IP-Adapter Full Face for {base} (no Resampler)"
-    if "image_proj.norm.weight" in shapes:
-        return f"an IP-Adapter FaceID for {base} (it reads face embeddings, not CLIP)"
+        return f"an IP-Adapter FaceID for {base} {reads}"
+    if "image_proj.norm.weight" in shapes and "image_proj.proj.weight" not in shapes:
+        return f"an IP-Adapter FaceID for {base} {reads}"
+    if _makes_several_tokens_of_one(shapes):
+        return f"an IP-Adapter FaceID for {base} {reads}"
     if shapes.get("image_proj.proj_in.weight", (0, 0))[-1] == _INSTANTID_FEATURE_WIDTH:
-        return f"InstantID for {base} (it reads face embeddings, not CLIP)"
-    return "an IP-Adapter-Plus for SDXL" if base == "SDXL" else None
+        return f"InstantID for {base} {reads}"
+    return None
+
+
+def _makes_several_tokens_of_one(shapes: Shapes) -> bool:
+    """Tells FaceID from Full Face in diffusers' layout, which gives both the same names."""
+    rows, *_ = shapes.get("image_proj.proj.2.weight") or (0,)
+    width, *_ = shapes.get("image_proj.proj.3.weight") or (0,)
+    return width > 0 and rows > width and rows % width == 0
 
 
 def _token_width(shapes: Shapes) -> int | None:

@@ -37,10 +37,12 @@ def canonical_keys(keys: Iterable[str]) -> CanonicalKeys:
     """Maps a file's keys to the original layout."""
     keys = list(keys)
     numbers = _layer_numbers(keys)
+    names = _projection_names(keys)
     found: dict[str, list[str]] = {}
     unknown = []
     for key in keys:
-        name = _canonical(key.removeprefix("module."), numbers)  # DistributedDataParallel's prefix
+        bare = key.removeprefix("module.")  # DistributedDataParallel's prefix
+        name = _canonical(bare, numbers, names)
         if name is None:
             unknown.append(key)
         else:
@@ -75,7 +77,22 @@ _DIFFUSERS_LAYER = {
 }
 
 
-def _canonical(key: str, numbers: dict[str, int]) -> str | None:
+# diffusers' names in the plain IP-Adapter's projection, and in that of Full Face.
+_DIFFUSERS_PLAIN = {"image_embeds.weight": "proj.weight", "image_embeds.bias": "proj.bias"}
+_DIFFUSERS_FULL = {
+    f"{theirs}.{kind}": f"{ours}.{kind}"
+    for theirs, ours in {"ff.net.0.proj": "proj.0", "ff.net.2": "proj.2", "norm": "proj.3"}.items()
+    for kind in ("weight", "bias")
+}
+
+
+def _projection_names(keys: Iterable[str]) -> dict[str, str]:
+    """Picks the table of diffusers' names: "norm" stands in two kinds for two things."""
+    names = {match[1] for key in keys if (match := _PROJECTION.search(key))}
+    return _DIFFUSERS_FULL if "ff.net.0.proj.weight" in names else _DIFFUSERS_PLAIN
+
+
+def _canonical(key: str, numbers: dict[str, int], names: dict[str, str]) -> str | None:
     if match := _FLAT.fullmatch(key):
         return f"image_proj.{match[1]}"
     if match := _NUMBERED.fullmatch(key):
@@ -83,14 +100,14 @@ def _canonical(key: str, numbers: dict[str, int]) -> str | None:
     if match := _PROCESSOR.fullmatch(key):
         return f"ip_adapter.{numbers[match['layer']]}.{match['name']}.weight"
     if match := _PROJECTION.fullmatch(key):
-        return f"image_proj.{_from_diffusers(match[1])}"
+        return f"image_proj.{_from_diffusers(match[1], names)}"
     return None
 
 
-def _from_diffusers(name: str) -> str:
+def _from_diffusers(name: str, names: dict[str, str]) -> str:
     match = re.fullmatch(r"layers\.(\d+)\.(.+)", name)
     if match is None:
-        return name
+        return names.get(name, name)
     return f"layers.{match[1]}.{_DIFFUSERS_LAYER.get(match[2], match[2])}"
 
 

@@ -1,4 +1,4 @@
-"""The node Encode Sketch: a picture through CLIP and the Resampler."""
+"""The node Encode Sketch: a picture through CLIP and the adapter's image projection."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..animesketchnet_core.clip_input import fit_sketch, pixel_values, unconditional_pixel_values
+from ..animesketchnet_core.image_features import ImageFeatures
 from ..animesketchnet_core.weight_file import WrongAdapterError, check_fits_encoder
 from .links import AnimeSketchNetType, EncodedSketch, LoadedAdapter, SketchType
 from .schema import schema
 
 PENULTIMATE = -2  # ComfyUI counts layers, transformers hidden_states; both mean the last but one
+PLACES = {ImageFeatures.HIDDEN_STATES: 1, ImageFeatures.IMAGE_EMBEDDING: 2}  # in CLIP's outputs
 
 
 class EncodeSketch(io.ComfyNode):
@@ -37,7 +39,7 @@ class EncodeSketch(io.ComfyNode):
                 io.ClipVision.Input(
                     "clip_vision",
                     tooltip="The image encoder that the adapter was trained with: CLIP ViT-H/14 "
-                    "for SD v1.5 adapters.",
+                    "for SD v1.5 and for the SDXL files named vit-h.",
                 ),
                 io.Image.Input(
                     "image",
@@ -57,11 +59,10 @@ class EncodeSketch(io.ComfyNode):
 
     @classmethod
     def execute(cls, animesketchnet: LoadedAdapter, clip_vision: Any, image: Tensor):
-        """Encodes the sketches, and the zeros that stand for no sketch, with one encoder."""
-        size = clip_vision.image_size
-        seen = fit_sketch(image, size)  # [n, size, size, 3]
-        pixels = torch.cat([pixel_values(seen), unconditional_pixel_values(size).to(seen)])
-        features = encode(clip_vision, pixels)  # [n + 1, tokens, width]
+        """Encodes the sketches, and what stands for no sketch, with one encoder."""
+        seen = fit_sketch(image, clip_vision.image_size)  # [n, size, size, 3]
+        reads = animesketchnet.patcher.model.reads
+        features = encode_with_none(clip_vision, pixel_values(seen), reads)  # [n + 1, ...]
         check_width(features.shape[-1], animesketchnet)
         adapter = animesketchnet.ready()
         tokens = adapter.tokens(features.to(animesketchnet.patcher.load_device)).cpu()
@@ -69,19 +70,40 @@ class EncodeSketch(io.ComfyNode):
         return io.NodeOutput(sketch, seen, ui=ui.PreviewImage(seen))
 
 
-def encode(clip_vision: Any, pixels: Tensor) -> Tensor:
+def encode_with_none(clip_vision: Any, pixels: Tensor, reads: ImageFeatures) -> Tensor:
+    """Encodes pictures, and after them "no sketch" as the adapters were trained with it.
+
+    Args:
+        clip_vision: ComfyUI's CLIP_VISION.
+        pixels: normalised pictures [n, 3, size, size].
+        reads: what the adapter reads.
+
+    Returns:
+        Features of n + 1 rows, the last of them for no sketch.
+    """
+    if reads is ImageFeatures.IMAGE_EMBEDDING:
+        embeddings = encode(clip_vision, pixels, reads)  # [n, width]
+        return torch.cat([embeddings, torch.zeros_like(embeddings[:1])])
+    none = unconditional_pixel_values(clip_vision.image_size).to(pixels)
+    return encode(clip_vision, torch.cat([pixels, none]), reads)
+
+
+def encode(clip_vision: Any, pixels: Tensor, reads: ImageFeatures) -> Tensor:
     """Runs ComfyUI's own copy of CLIP, so that no second one takes memory.
 
     Args:
         clip_vision: ComfyUI's CLIP_VISION.
         pixels: normalised pictures [b, 3, size, size].
+        reads: which of its outputs.
 
     Returns:
-        The penultimate hidden states [b, tokens, width], float32.
+        The penultimate hidden states [b, tokens, width], or the image embedding [b, width];
+        float32.
     """
     comfy.model_management.load_models_gpu([clip_vision.patcher])
     pixels = pixels.to(clip_vision.load_device)
-    return clip_vision.model(pixel_values=pixels, intermediate_output=PENULTIMATE)[1].float()
+    outputs = clip_vision.model(pixel_values=pixels, intermediate_output=PENULTIMATE)
+    return outputs[PLACES[reads]].float()
 
 
 def check_width(found: int, animesketchnet: LoadedAdapter) -> None:

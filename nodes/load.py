@@ -26,8 +26,8 @@ class LoadAnimeSketchNet(io.ComfyNode):
             node_id="AnimeSketchNetLoader",
             display_name="Load AnimeSketchNet",
             category="AnimeSketchNet",
-            description="Loads a sketch adapter: AnimeSketchNet's own weights, or any "
-            "IP-Adapter-Plus file for SD v1.5.",
+            description="Loads a sketch adapter: AnimeSketchNet's own weights, or an IP-Adapter "
+            "file (plain, Plus, Plus Face, Full Face) for SD v1.5 or SDXL.",
             search_aliases=["ip-adapter", "ipadapter", "adapter loader", "sketch"],
             inputs=[
                 io.Combo.Input(

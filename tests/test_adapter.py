@@ -1,10 +1,18 @@
 import pytest
 import torch
 
-from animesketchnet_core.adapter import AnimeSketchAdapter
-from animesketchnet_core.resampler import ResamplerConfig
-from animesketchnet_core.unet_layers import SD15
-from tests.tiny_adapters import TINY_RESAMPLER, TINY_UNET, tiny_adapter
+from animesketchnet_core.adapter import AnimeSketchAdapter, sizes_of
+from animesketchnet_core.image_features import ImageFeatures
+from animesketchnet_core.image_projection import (
+    EmbeddingProjection,
+    EmbeddingProjectionConfig,
+    PatchProjection,
+    PatchProjectionConfig,
+    ProjectionConfig,
+)
+from animesketchnet_core.resampler import Resampler, ResamplerConfig
+from animesketchnet_core.unet_layers import SD15, UNetShape
+from tests.tiny_adapters import TINY_KINDS, TINY_UNET, tiny_adapter
 
 TINY_WIDTHS = {1: 32, 3: 64, 5: 64, 7: 64, 9: 32, 11: 32, 13: 96}
 
@@ -15,6 +23,44 @@ def test_sd15_is_83_tensors_and_49_087_488_parameters():
     assert len(tensors) == 83
     assert sum(tensor.numel() for tensor in tensors) == 49_087_488
     assert sum(p.numel() for p in adapter.ip_adapter.parameters()) == 19_169_280
+
+
+SDXL = UNetShape((320, 640, 1280), (2, 2, 2), (0, 2, 10), 10, 2048)
+# Tensors and parameters of tencent-ailab/IP-Adapter's own classes at these sizes.
+PUBLISHED: dict[str, tuple[UNetShape, ProjectionConfig, int, int]] = {
+    "ip-adapter_sd15": (SD15, EmbeddingProjectionConfig(), 36, 22_319_616),
+    "ip-adapter-plus_sd15": (SD15, ResamplerConfig(), 83, 49_087_488),
+    "ip-adapter-full-face_sd15": (SD15, PatchProjectionConfig(), 38, 21_794_304),
+    "ip-adapter_sdxl_vit-h": (
+        SDXL,
+        EmbeddingProjectionConfig(output_dim=2048),
+        144,
+        349_188_096,
+    ),
+    "ip-adapter_sdxl": (
+        SDXL,
+        EmbeddingProjectionConfig(embedding_dim=1280, output_dim=2048),
+        144,
+        351_285_248,
+    ),
+    "ip-adapter-plus_sdxl_vit-h": (
+        SDXL,
+        ResamplerConfig(dim=1280, heads=20, output_dim=2048),
+        191,
+        423_748_864,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_files_have_these_sizes_and_tell_them(name):
+    shape, projection, count, parameters = PUBLISHED[name]
+    state_dict = AnimeSketchAdapter.from_unet(shape, projection, device="meta").state_dict()
+    assert len(state_dict) == count
+    assert sum(tensor.numel() for tensor in state_dict.values()) == parameters
+    found, channels = sizes_of({key: tuple(tensor.shape) for key, tensor in state_dict.items()})
+    assert found == projection
+    assert len(channels) == (16 if shape is SD15 else 70)
 
 
 def test_keys_are_those_of_the_weight_file():
@@ -39,12 +85,44 @@ def test_keys_and_values_are_as_wide_as_each_layer():
     torch.testing.assert_close(value, tokens @ layer.to_v_ip.weight.T)
 
 
-def test_a_state_dict_rebuilds_the_same_adapter():
-    adapter = tiny_adapter()
+@pytest.mark.parametrize(
+    ("kind", "module", "reads", "features", "tokens"),
+    [
+        ("Plus", Resampler, ImageFeatures.HIDDEN_STATES, (2, 23, 29), (2, 5, 37)),
+        ("plain", EmbeddingProjection, ImageFeatures.IMAGE_EMBEDDING, (2, 29), (2, 3, 37)),
+        ("Full Face", PatchProjection, ImageFeatures.HIDDEN_STATES, (2, 23, 29), (2, 23, 37)),
+    ],
+)
+def test_a_state_dict_rebuilds_the_same_adapter(kind, module, reads, features, tokens):
+    adapter = tiny_adapter(TINY_KINDS[kind])
     rebuilt = AnimeSketchAdapter.from_state_dict(adapter.state_dict())
-    assert rebuilt.image_proj.config == TINY_RESAMPLER
-    features = torch.randn(2, 23, 29)
-    assert torch.equal(rebuilt.tokens(features), adapter.tokens(features))
+    assert rebuilt.image_proj.config == TINY_KINDS[kind]
+    assert type(rebuilt.image_proj) is module
+    assert rebuilt.reads is reads
+    given = torch.randn(features)
+    assert rebuilt.tokens(given).shape == tokens
+    assert torch.equal(rebuilt.tokens(given), adapter.tokens(given))
+
+
+def test_a_plain_projection_cuts_one_product_into_normed_tokens():
+    plain = EmbeddingProjection(
+        EmbeddingProjectionConfig(num_tokens=2, embedding_dim=1, output_dim=2)
+    )
+    with torch.no_grad():
+        plain.proj.weight.copy_(torch.tensor([[1.0], [3.0], [5.0], [1.0]]))
+        plain.proj.bias.zero_()
+        plain.norm.bias.copy_(torch.tensor([0.0, 10.0]))
+    tokens = plain(torch.tensor([[1.0], [-1.0]]))
+    expected = torch.tensor([[[-1.0, 11.0], [1.0, 9.0]], [[1.0, 9.0], [-1.0, 11.0]]])
+    torch.testing.assert_close(tokens, expected, rtol=0, atol=1e-4)
+
+
+def test_a_full_face_projection_treats_each_patch_alone():
+    full = PatchProjection(PatchProjectionConfig(embedding_dim=3, output_dim=5))
+    features = torch.randn(2, 7, 3)
+    together = full(features)
+    assert together.shape == (2, 7, 5)
+    torch.testing.assert_close(together[:, 4:5], full(features[:, 4:5]))
 
 
 def test_a_state_dict_in_half_precision_rebuilds_in_the_type_asked_for():

@@ -13,12 +13,13 @@ import pytest
 import torch
 from accelerate import Accelerator
 from diffusers import UNet2DConditionModel
+from safetensors.torch import save_file
 from torch import nn
 
 from animesketchnet_core.adapter import AnimeSketchAdapter
 from animesketchnet_core.resampler import Resampler
 from animesketchnet_core.weight_file import read_adapter
-from tests.tiny_adapters import TINY_RESAMPLER, TINY_UNET, randomise
+from tests.tiny_adapters import TINY_KINDS, TINY_RESAMPLER, TINY_UNET, randomise, tiny_state
 from training.convert import main
 
 UNET = {
@@ -137,3 +138,13 @@ def test_nothing_is_lost_or_half_written(
     assert main([str(checkpoint), str(output), "--force"]) == 0
     assert len(read_adapter(output)[0]) > 20
     assert {path.name for path in tmp_path.iterdir()} == {"a.safetensors", "empty"}
+
+
+@pytest.mark.parametrize("kind", ["plain", "Full Face"])
+def test_other_kinds_are_not_converted_but_named_as_readable(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_file(tiny_state(TINY_KINDS[kind]), tmp_path / "a.safetensors")
+    assert main([str(tmp_path / "a.safetensors"), str(tmp_path / "b.safetensors")]) == 2
+    assert "Load AnimeSketchNet reads it as it is" in capsys.readouterr().err
+    assert not (tmp_path / "b.safetensors").exists()

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from animesketchnet_core.adapter import AnimeSketchAdapter
 from animesketchnet_core.adapter_metadata import AdapterMetadata
+from animesketchnet_core.image_projection import EmbeddingProjectionConfig, ProjectionConfig
 from animesketchnet_core.resampler import ResamplerConfig
 from animesketchnet_core.unet_layers import SD15, UNetShape, cross_attention_layers
 from animesketchnet_core.weight_file import (
@@ -29,7 +30,7 @@ from animesketchnet_core.weight_file import (
     read_adapter,
     write_adapter,
 )
-from tests.tiny_adapters import TINY_RESAMPLER, TINY_UNET, tiny_metadata, tiny_state
+from tests.tiny_adapters import TINY_KINDS, TINY_RESAMPLER, TINY_UNET, tiny_metadata, tiny_state
 
 State = dict[str, Tensor]
 
@@ -139,7 +140,7 @@ def test_half_an_adapter_is_not_written(tmp_path, state):
 
 def test_metadata_of_another_adapter_is_not_written(tmp_path, state):
     metadata = AdapterMetadata(num_tokens=16, image_encoder="x")
-    with pytest.raises(WrongAdapterError, match="says 16 tokens, the Resampler makes 5"):
+    with pytest.raises(WrongAdapterError, match="says 16 tokens, the image projection makes 5"):
         write_adapter(tmp_path / "a.safetensors", state, metadata)
 
 
@@ -198,6 +199,16 @@ def processor_keys(state: State, prefix: str, suffix: str) -> State:
     return renamed
 
 
+DIFFUSERS_PROJECTION = {
+    "proj.weight": "image_embeds.weight",
+    "proj.bias": "image_embeds.bias",
+    "proj.0.weight": "ff.net.0.proj.weight",
+    "proj.0.bias": "ff.net.0.proj.bias",
+    "proj.2.weight": "ff.net.2.weight",
+    "proj.2.bias": "ff.net.2.bias",
+    "proj.3.weight": "norm.weight",
+    "proj.3.bias": "norm.bias",
+}
 DIFFUSERS_NAMES = {
     "0.norm1": "ln0",
     "0.norm2": "ln1",
@@ -220,7 +231,7 @@ def diffusers(state: State, prefix: str = "") -> State:
         base = f"{prefix}encoder_hid_proj.image_projection_layers.0."
         layer, name, rest = match.groups()
         if layer is None:
-            renamed[base + rest] = tensor
+            renamed[base + DIFFUSERS_PROJECTION.get(rest, rest)] = tensor
         elif name == "0.to_kv":
             (
                 renamed[f"{base}{layer}.attn.to_k.weight"],
@@ -253,6 +264,41 @@ def test_every_layout_is_read_from_every_container(tmp_path, state, layout, cont
     found, metadata = read_adapter(path)
     assert metadata is None
     assert_same(found, state)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("kind", ["plain", "Full Face"])
+def test_every_kind_is_read_in_every_layout(tmp_path, kind, layout):
+    state = tiny_state(TINY_KINDS[kind])
+    save_file(LAYOUTS[layout](state), tmp_path / "weights")
+    assert_same(read_adapter(tmp_path / "weights")[0], state)
+    torch.save(LAYOUTS[layout](state), tmp_path / "weights")
+    assert_same(read_adapter(tmp_path / "weights")[0], state)
+
+
+@pytest.mark.parametrize("kind", TINY_KINDS)
+def test_every_kind_is_read_from_a_bin_of_two_dicts(tmp_path, kind):
+    state = tiny_state(TINY_KINDS[kind])
+    torch.save(nested(state), tmp_path / "ip-adapter_sd15.bin")
+    assert_same(read_adapter(tmp_path / "ip-adapter_sd15.bin")[0], state)
+
+
+SDXL = UNetShape((320, 640, 1280), (2, 2, 2), (0, 2, 10), 10, 2048)
+NARROW_SDXL = UNetShape((2, 4, 8), (2, 2, 2), (0, 2, 10), 10, 2048)
+SDXL_PLUS = ResamplerConfig(
+    dim=8, depth=1, heads=1, num_queries=2, embedding_dim=12, output_dim=2048, ff_mult=1
+)
+SDXL_PLAIN = EmbeddingProjectionConfig(num_tokens=4, embedding_dim=5, output_dim=2048)
+
+
+@pytest.mark.parametrize("projection", [SDXL_PLUS, SDXL_PLAIN], ids=["Plus", "plain"])
+def test_files_for_sdxl_are_read(tmp_path, projection):
+    state = dict(AnimeSketchAdapter.from_unet(NARROW_SDXL, projection).state_dict())
+    save_file(state, tmp_path / "a")
+    found, metadata = read_adapter(tmp_path / "a")
+    assert metadata is None
+    assert_same(found, state)
+    check_fits_unet(found, NARROW_SDXL)
 
 
 @pytest.mark.parametrize("wrap", [nested, lambda state: {"state_dict": nested(state), "step": 7}])
@@ -300,36 +346,15 @@ def zeros(*keys: str, **shapes: tuple[int, ...]) -> State:
     return {key: torch.zeros(2, 2) for key in keys}
 
 
-def plain(width: int) -> State:
-    return zeros("image_proj.norm.weight", "image_proj.norm.bias") | {
-        "image_proj.proj.weight": torch.zeros(4 * width, 8),
-        "image_proj.proj.bias": torch.zeros(4 * width),
-        "ip_adapter.1.to_k_ip.weight": torch.zeros(3, width),
-        "ip_adapter.1.to_v_ip.weight": torch.zeros(3, width),
-    }
-
-
-def sdxl_plus() -> State:
-    resampler = ResamplerConfig(
-        dim=8, depth=1, heads=1, num_queries=2, embedding_dim=12, output_dim=2048, ff_mult=1
-    )
-    shape = UNetShape((2, 4, 8), (2, 2, 2), (0, 2, 10), 10, 2048)
-    return dict(AnimeSketchAdapter.from_unet(shape, resampler).state_dict())
-
-
 FACE_ID = zeros(
     "image_proj.proj.0.weight",
     "image_proj.proj.2.weight",
     "image_proj.norm.weight",
     "ip_adapter.1.to_k_ip.weight",
 )
-FULL_FACE = FACE_ID | zeros("image_proj.proj.3.weight")
 LAYER = zeros("ip_adapter.1.to_k_ip.weight", "ip_adapter.1.to_v_ip.weight")
 
 FOREIGN: dict[str, tuple[State, str]] = {
-    "plain": (plain(768), r"a plain IP-Adapter for SD v1\.5"),
-    "plain SDXL": (plain(2048), "a plain IP-Adapter for SDXL"),
-    "SDXL Plus": (sdxl_plus(), "an IP-Adapter-Plus for SDXL"),
     "FaceID": (FACE_ID, r"an IP-Adapter FaceID for SD v1\.5"),
     "FaceID with LoRA": (
         LAYER | zeros("image_proj.proj.0.weight", "ip_adapter.0.to_q_lora.down.weight"),
@@ -339,7 +364,24 @@ FOREIGN: dict[str, tuple[State, str]] = {
         LAYER | zeros("image_proj.perceiver_resampler.proj_in.weight"),
         "an IP-Adapter FaceID",
     ),
-    "Full Face": (FULL_FACE, "an IP-Adapter Full Face"),
+    "FaceID of SDXL": (
+        FACE_ID | {"ip_adapter.1.to_k_ip.weight": torch.zeros(3, 2048)},
+        "an IP-Adapter FaceID for SDXL",
+    ),
+    "FaceID in diffusers": (
+        {
+            f"encoder_hid_proj.image_projection_layers.0.{name}": torch.zeros(shape)
+            for name, shape in {
+                "ff.net.0.proj.weight": (14, 7),
+                "ff.net.0.proj.bias": (14,),
+                "ff.net.2.weight": (4 * 5, 14),
+                "ff.net.2.bias": (4 * 5,),
+                "norm.weight": (5,),
+                "norm.bias": (5,),
+            }.items()
+        },
+        "an IP-Adapter FaceID",
+    ),
     "InstantID": (
         LAYER
         | {"image_proj.latents": torch.zeros(1, 2, 4)}
@@ -362,7 +404,7 @@ FOREIGN: dict[str, tuple[State, str]] = {
     "open_clip": (zeros("visual.transformer.resblocks.0.attn.in_proj_weight"), "a CLIP vision"),
     "Flux": (zeros("double_blocks.0.img_attn.proj.weight"), "a Flux model"),
     "textual inversion": (zeros("emb_params"), "a textual inversion embedding"),
-    "no Resampler": (LAYER, r"an incomplete IP-Adapter without its Resampler"),
+    "no projection": (LAYER, r"an incomplete IP-Adapter without its projection"),
     "no layers": (
         {"image_proj.latents": torch.zeros(1, 2, 4)},
         r"an incomplete IP-Adapter without its K', V' layers",
@@ -383,8 +425,9 @@ def test_other_files_are_named_and_refused(tmp_path, kind):
         read_adapter(path)
     message = str(error.value)
     assert message.startswith(str(path))
-    assert "needed is an IP-Adapter-Plus weight file for SD v1.5" in message
-    assert "https://huggingface.co/h94/IP-Adapter" in message
+    assert "needed is an IP-Adapter weight file for SD v1.5 or SDXL" in message
+    assert "models/ip-adapter-plus_sd15.safetensors" in message
+    assert "sdxl_models/ip-adapter-plus_sdxl_vit-h.safetensors" in message
 
 
 def without(state: State, key: str) -> State:
@@ -443,6 +486,55 @@ BROKEN: dict[str, tuple[Callable[[State], State], str]] = {
 def test_broken_adapters_are_refused_by_tensor(tmp_path, state, fault, save):
     break_it, message = BROKEN[fault]
     save(break_it(state), tmp_path / "a")
+    with pytest.raises(WrongAdapterError, match=message):
+        read_adapter(tmp_path / "a")
+
+
+BROKEN_KINDS: list[tuple[str, Callable[[State], State], str]] = [
+    (
+        "plain",
+        lambda s: without(s, "image_proj.norm.bias"),
+        r"1 missing \(image_proj\.norm\.bias\)",
+    ),
+    (
+        "plain",
+        lambda s: s | {"image_proj.proj.weight": torch.zeros(3 * 37 + 1, 29)},
+        r"image_proj\.proj\.weight is \[112, 29\] instead of \[111, 29\]",
+    ),
+    (
+        "plain",
+        lambda s: s | {"image_proj.proj.weight": torch.zeros(36, 29)},
+        r"2 of a wrong shape \(image_proj\.proj\.weight is \[36, 29\] instead of \[37, 29\]",
+    ),
+    ("plain", lambda s: s | {"image_proj.proj.weight": torch.zeros(111)}, "sizes cannot be read"),
+    (
+        "plain",
+        lambda s: s | zeros("image_proj.latents"),
+        r"1 unexpected \(image_proj\.latents\)",
+    ),
+    (
+        "Full Face",
+        lambda s: without(s, "image_proj.proj.0.bias"),
+        r"1 missing \(image_proj\.proj\.0\.bias\)",
+    ),
+    (
+        "Full Face",
+        lambda s: s | {"image_proj.proj.2.weight": torch.zeros(37, 30)},
+        r"image_proj\.proj\.2\.weight is \[37, 30\] instead of \[37, 29\]",
+    ),
+    (
+        "Full Face",
+        lambda s: s | {"ip_adapter.3.to_v_ip.weight": torch.zeros(64, 36)},
+        r"ip_adapter\.3\.to_v_ip\.weight is \[64, 36\] instead of \[64, 37\]",
+    ),
+]
+
+
+@pytest.mark.parametrize(("kind", "break_it", "message"), BROKEN_KINDS)
+def test_broken_adapters_of_the_other_kinds_are_refused_by_tensor(
+    tmp_path, kind, break_it, message
+):
+    save_file(break_it(tiny_state(TINY_KINDS[kind])), tmp_path / "a")
     with pytest.raises(WrongAdapterError, match=message):
         read_adapter(tmp_path / "a")
 
@@ -596,7 +688,7 @@ def saved_with(path: Path, state: State, **changes: str | None) -> Path:
     [
         ({"animesketchnet.num_tokens": "many"}, "num_tokens is 'many', not int"),
         ({"animesketchnet.num_tokens": "9" * 5000}, "not int"),
-        ({"animesketchnet.num_tokens": "7"}, "says 7 tokens, the Resampler makes 5"),
+        ({"animesketchnet.num_tokens": "7"}, "says 7 tokens, the image projection makes 5"),
         ({"animesketchnet.num_tokens": None}, r"no animesketchnet\.num_tokens"),
         ({"animesketchnet.recommended_alpha": "nan"}, "not a finite float"),
         ({"animesketchnet.training": "[1]"}, "not a finite dict|not dict"),
@@ -627,25 +719,57 @@ def test_the_right_unet_and_encoder_fit(state):
     check_fits(state, TINY_UNET, TINY_RESAMPLER.embedding_dim)
 
 
+PLAIN = EmbeddingProjectionConfig()
+PLAIN_G = EmbeddingProjectionConfig(embedding_dim=1280)
+STATES, EMBEDDING = "penultimate hidden states", "image embedding"
+VIT_H_FILE = "/models/image_encoder/model.safetensors"
+VIT_G_FILE = "/sdxl_models/image_encoder/model.safetensors"
+
+
 @pytest.mark.parametrize(
-    ("width", "name"),
-    [(1024, "CLIP ViT-L/14"), (1664, "CLIP ViT-bigG/14"), (1152, "SigLIP SO400M")],
+    ("projection", "wanted", "width", "name", "file"),
+    [
+        (ResamplerConfig(), f"{STATES} of CLIP ViT-H/14", 1024, "CLIP ViT-L/14", VIT_H_FILE),
+        (ResamplerConfig(), f"{STATES} of CLIP ViT-H/14", 1664, "CLIP ViT-bigG/14", VIT_H_FILE),
+        (ResamplerConfig(), f"{STATES} of CLIP ViT-H/14", 1152, "SigLIP SO400M", VIT_H_FILE),
+        (PLAIN, f"{EMBEDDING} of CLIP ViT-H/14", 768, "CLIP ViT-L/14", VIT_H_FILE),
+        (PLAIN, f"{EMBEDDING} of CLIP ViT-H/14", 1280, "CLIP ViT-bigG/14", VIT_H_FILE),
+        (PLAIN_G, f"{EMBEDDING} of CLIP ViT-bigG/14", 1024, "CLIP ViT-H/14", VIT_G_FILE),
+    ],
 )
-def test_another_encoder_is_named(width, name):
-    adapter = AnimeSketchAdapter.from_unet(SD15, ResamplerConfig(), device="meta")
-    with pytest.raises(WrongAdapterError, match=f"1280.*ViT-H/14.*gives {width}.*{name}") as error:
+def test_another_encoder_is_named(projection, wanted, width, name, file):
+    adapter = AnimeSketchAdapter.from_unet(SD15, projection, device="meta")
+    check_fits_encoder(adapter.state_dict(), projection.embedding_dim)
+    with pytest.raises(WrongAdapterError) as error:
         check_fits_encoder(adapter.state_dict(), width)
-    assert "models/image_encoder/model.safetensors" in str(error.value)
-    assert "models/clip_vision" in str(error.value)
+    message = str(error.value)
+    assert f"reads the {wanted} (width {projection.embedding_dim})" in message
+    assert f"of width {width} ({name})" in message
+    assert f"IP-Adapter/resolve/main{file} into ComfyUI/models/clip_vision" in message
 
 
-def test_a_unet_of_another_family_is_named():
-    adapter = AnimeSketchAdapter.from_unet(SD15, ResamplerConfig(), device="meta")
-    sdxl = UNetShape((320, 640, 1280), (2, 2, 2), (0, 2, 10), 10, 2048)
+def full_size(shape: UNetShape, projection: ProjectionConfig) -> State:
+    return AnimeSketchAdapter.from_unet(shape, projection, device="meta").state_dict()
+
+
+def test_an_adapter_for_sd15_on_sdxl_is_told_with_a_file_that_fits():
     with pytest.raises(
         WrongAdapterError, match=r"SD v1\.5 \(16 layers.*MODEL is SDXL \(70 layers and .* 2048"
-    ):
-        check_fits_unet(adapter.state_dict(), sdxl)
+    ) as error:
+        check_fits_unet(full_size(SD15, PLAIN), SDXL)
+    assert "an adapter for SDXL such as https://huggingface.co" in str(error.value)
+    assert "/sdxl_models/ip-adapter-plus_sdxl_vit-h.safetensors" in str(error.value)
+    assert "a MODEL of the adapter's family (SD v1.5)" in str(error.value)
+
+
+def test_an_adapter_for_sdxl_on_sd15_is_told_with_a_file_that_fits():
+    with pytest.raises(
+        WrongAdapterError, match=r"made for SDXL \(70 layers.*MODEL is SD v1\.5 \(16 layers"
+    ) as error:
+        check_fits_unet(full_size(SDXL, EmbeddingProjectionConfig(output_dim=2048)), SD15)
+    assert "an adapter for SD v1.5 such as https://huggingface.co" in str(error.value)
+    assert "/models/ip-adapter-plus_sd15.safetensors" in str(error.value)
+    assert "Illustrious, NoobAI and Pony" in str(error.value)
 
 
 def test_an_adapter_that_lacks_the_middle_block_does_not_fit(state):

@@ -7,6 +7,11 @@ from torch import Tensor
 
 from animesketchnet_core.adapter import AnimeSketchAdapter
 from animesketchnet_core.adapter_metadata import AdapterMetadata
+from animesketchnet_core.image_projection import (
+    EmbeddingProjectionConfig,
+    PatchProjectionConfig,
+    ProjectionConfig,
+)
 from animesketchnet_core.resampler import ResamplerConfig
 from animesketchnet_core.unet_layers import UNetShape
 
@@ -21,11 +26,19 @@ TINY_UNET = UNetShape(
 TINY_RESAMPLER = ResamplerConfig(
     dim=22, depth=2, heads=2, num_queries=5, embedding_dim=29, output_dim=37, ff_mult=3
 )
+# All kinds of weight file, as artists name them.
+TINY_KINDS: dict[str, ProjectionConfig] = {
+    "Plus": TINY_RESAMPLER,
+    "plain": EmbeddingProjectionConfig(num_tokens=3, embedding_dim=29, output_dim=37),
+    "Full Face": PatchProjectionConfig(embedding_dim=29, output_dim=37),
+}
 
 
-def tiny_adapter(seed: int = 0) -> AnimeSketchAdapter:
+def tiny_adapter(
+    projection: ProjectionConfig = TINY_RESAMPLER, seed: int = 0
+) -> AnimeSketchAdapter:
     torch.manual_seed(seed)
-    adapter = AnimeSketchAdapter.from_unet(TINY_UNET, TINY_RESAMPLER)
+    adapter = AnimeSketchAdapter.from_unet(TINY_UNET, projection)
     randomise(adapter)
     return adapter
 
@@ -37,8 +50,9 @@ def randomise(module: torch.nn.Module) -> None:
             parameter.add_(torch.randn_like(parameter) * 0.1)
 
 
-def tiny_state() -> dict[str, Tensor]:
-    return {key: tensor.detach().clone() for key, tensor in tiny_adapter().state_dict().items()}
+def tiny_state(projection: ProjectionConfig = TINY_RESAMPLER) -> dict[str, Tensor]:
+    state_dict = tiny_adapter(projection).state_dict()
+    return {key: tensor.detach().clone() for key, tensor in state_dict.items()}
 
 
 def tiny_metadata() -> AdapterMetadata:

@@ -19,12 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from animesketchnet_core.adapter import sizes_of
+from animesketchnet_core.resampler import ResamplerConfig
 from animesketchnet_core.weight_file import (
     AdapterMetadata,
     WrongAdapterError,
     read_adapter,
     write_adapter,
 )
+from animesketchnet_core.weight_kinds import SDXL_TOKEN_WIDTH
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin", "pytorch_model.safetensors")
 DEEPSPEED = "pytorch_model/mp_rank_00_model_states.pt"
@@ -73,11 +75,16 @@ def convert(checkpoint: Path, output: Path, image_encoder: str, base_model: str)
         What was converted, in words.
 
     Raises:
-        WrongAdapterError: the checkpoint holds no adapter that can be served.
+        WrongAdapterError: the checkpoint holds no IP-Adapter-Plus for SD v1.5 or a UNet like it.
     """
     source = find_weights(checkpoint)
     state_dict, metadata = read_adapter(source)
     resampler, _ = sizes_of({key: tuple(tensor.shape) for key, tensor in state_dict.items()})
+    if not isinstance(resampler, ResamplerConfig) or resampler.output_dim == SDXL_TOKEN_WIDTH:
+        raise WrongAdapterError(
+            f"{source} is another IP-Adapter than Plus for SD v1.5, the one that is converted. "
+            "Load AnimeSketchNet reads it as it is."
+        )
     if metadata is None:
         training: dict[str, Any] = {"trainer": "tencent-ailab/IP-Adapter"}
         if numbered := [m for part in source.parts if (m := _STEP.fullmatch(part))]:

@@ -99,7 +99,7 @@ def test_a_wrong_file_is_named_before_anything_runs(pack, models):
     (models / "ipadapter" / "w.safetensors").symlink_to(unet)
     message = pack.nodes["AnimeSketchNetLoader"].validate_inputs(adapter_name="w.safetensors")
     assert message.startswith("Load AnimeSketchNet: w.safetensors: This is a diffusion UNet")
-    assert "needed is an IP-Adapter-Plus" in message
+    assert "needed is an IP-Adapter weight file for SD v1.5 or SDXL" in message
 
 
 def test_what_clip_sees_is_the_whole_sketch_on_white(pack, mini):
@@ -130,9 +130,90 @@ def test_tokens_are_the_cores_own(pack, mini, picture):
 def test_clip_visions_own_preparation_changes_nothing_more(pack, mini, picture):
     core = pack.module("animesketchnet_core.clip_input")
     seen = core.fit_sketch(picture(seed=1), 112)
-    own = mini.clip_vision.encode_image(seen)["penultimate_hidden_states"]
-    ours = pack.module("nodes.encode").encode(mini.clip_vision, core.pixel_values(seen))
-    torch.testing.assert_close(ours, own, rtol=0, atol=1e-5)
+    own = mini.clip_vision.encode_image(seen)
+    encode = pack.module("nodes.encode").encode
+    reads = pack.module("animesketchnet_core.image_features").ImageFeatures
+    ours = encode(mini.clip_vision, core.pixel_values(seen), reads.HIDDEN_STATES)
+    torch.testing.assert_close(ours, own["penultimate_hidden_states"], rtol=0, atol=1e-5)
+    ours = encode(mini.clip_vision, core.pixel_values(seen), reads.IMAGE_EMBEDDING)
+    torch.testing.assert_close(ours, own["image_embeds"], rtol=0, atol=1e-5)
+
+
+def random_adapter(pack, mini, kind, **sizes):
+    """Another kind of file for the mini UNet, as Load AnimeSketchNet gives it."""
+    core = pack.module("animesketchnet_core.image_projection")
+    unet = pack.module("animesketchnet_core.unet_layers")
+    projection = getattr(core, kind)(output_dim=128, **sizes)
+    shape = unet.UNetShape.from_comfy(mini.model.model.model_config.unet_config)
+    torch.manual_seed(13)
+    adapter = pack.module("animesketchnet_core.adapter").AnimeSketchAdapter.from_unet(
+        shape, projection
+    )
+    loaded = pack.module("nodes.links").LoadedAdapter
+    return loaded.from_tensors(dict(adapter.state_dict()), None, "random.safetensors")
+
+
+def test_a_plain_adapter_gets_the_image_embedding_and_zeros_for_no_sketch(pack, mini, picture):
+    plain = random_adapter(pack, mini, "EmbeddingProjectionConfig", embedding_dim=128)
+    sketch, seen = (
+        pack.nodes["AnimeSketchNetEncode"]
+        .execute(plain, mini.clip_vision, torch.cat([picture(seed=1), picture(seed=2)]))
+        .args
+    )
+    adapter = plain.patcher.model
+    embedding = mini.clip_vision.encode_image(seen)["image_embeds"]
+    assert embedding.shape == (2, 128)
+    assert sketch.tokens.shape == (2, 4, 128)
+    torch.testing.assert_close(sketch.tokens, adapter.tokens(embedding), rtol=0, atol=1e-5)
+    none = adapter.tokens(torch.zeros(1, 128))
+    torch.testing.assert_close(sketch.unconditional, none, rtol=0, atol=1e-6)
+    grey = pack.module("animesketchnet_core.clip_input").unconditional_pixel_values(112)
+    of_grey = adapter.tokens(mini.clip_vision.model(grey, intermediate_output=-2)[2])
+    assert not torch.allclose(sketch.unconditional, of_grey, atol=1e-3)  # not a grey picture's
+
+
+def test_a_full_face_adapter_gets_hidden_states_and_grey_for_no_sketch(pack, mini, picture):
+    full = random_adapter(pack, mini, "PatchProjectionConfig", embedding_dim=192)
+    sketch, seen = (
+        pack.nodes["AnimeSketchNetEncode"].execute(full, mini.clip_vision, picture(seed=1)).args
+    )
+    adapter = full.patcher.model
+    states = mini.clip_vision.encode_image(seen)["penultimate_hidden_states"]
+    assert sketch.tokens.shape == (1, 65, 128)  # 8 x 8 patches and the class token
+    torch.testing.assert_close(sketch.tokens, adapter.tokens(states), rtol=0, atol=1e-5)
+    grey = pack.module("animesketchnet_core.clip_input").unconditional_pixel_values(112)
+    states = mini.clip_vision.model(grey, intermediate_output=-2)[1]
+    torch.testing.assert_close(sketch.unconditional, adapter.tokens(states), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "sizes"),
+    [
+        ("EmbeddingProjectionConfig", {"embedding_dim": 128}),
+        ("PatchProjectionConfig", {"embedding_dim": 192}),
+    ],
+)
+def test_other_kinds_draw_with_the_same_nodes(pack, mini, apply, sample, picture, kind, sizes):
+    adapter = random_adapter(pack, mini, kind, **sizes)
+    encode = pack.nodes["AnimeSketchNetEncode"].execute
+    drawn = [
+        sample(apply(sketch=encode(adapter, mini.clip_vision, picture(seed=seed)).args[0]))
+        for seed in (1, 2)
+    ]
+    assert not torch.allclose(drawn[0], sample(mini.model), atol=1e-2)
+    assert not torch.equal(drawn[0], drawn[1])
+
+
+def test_an_encoder_of_another_embedding_is_told_by_its_embedding(pack, mini, picture):
+    """1280 is the width of ViT-H's hidden states, too; a plain adapter must not take those."""
+    plain = random_adapter(pack, mini, "EmbeddingProjectionConfig", embedding_dim=1280)
+    with pytest.raises(ValueError, match="input clip_vision") as caught:
+        pack.nodes["AnimeSketchNetEncode"].execute(plain, mini.clip_vision, picture(seed=1))
+    message = str(caught.value)
+    assert "random.safetensors" in message
+    assert "image embedding of CLIP ViT-bigG/14 (width 1280)" in message
+    assert "gives image embedding of width 128 (the mini image encoder)" in message
+    assert "/sdxl_models/image_encoder/model.safetensors" in message
 
 
 def test_a_wrong_encoder_is_named_with_both_widths(pack, mini, picture):
@@ -148,9 +229,9 @@ def test_a_wrong_encoder_is_named_with_both_widths(pack, mini, picture):
     with pytest.raises(ValueError, match="input clip_vision") as caught:
         pack.nodes["AnimeSketchNetEncode"].execute(mini.adapter, WrongEncoder(), picture(seed=1))
     message = str(caught.value)
-    assert "192" in message
-    assert "1024" in message
-    assert "https://huggingface.co/h94/IP-Adapter" in message
+    assert "penultimate hidden states of the mini image encoder (width 192)" in message
+    assert "width 1024 (CLIP ViT-L/14)" in message
+    assert "Use the image encoder that the adapter was trained with" in message
 
 
 def _model_with(unet_config):
@@ -163,8 +244,10 @@ def test_a_model_of_another_kind_is_refused(apply, mini):
     with pytest.raises(ValueError, match=r"input model.*not a Stable Diffusion UNet"):
         apply(model=_model_with({"image_model": "flux", "depth": 19}))
     config = {**mini.model.model.model_config.unet_config, "context_dim": 768}
-    with pytest.raises(ValueError, match=r"input model.*made for.*but the MODEL is"):
+    with pytest.raises(ValueError, match=r"input model.*made for the mini.*MODEL is SD v1\.5"):
         apply(model=_model_with(config))
+    with pytest.raises(ValueError, match=r"MODEL is SDXL.*ip-adapter-plus_sdxl_vit-h"):
+        apply(model=_model_with({**config, "context_dim": 2048}))
 
 
 def test_a_range_that_ends_before_it_starts_is_refused(apply):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import json
 import sys
 from pathlib import Path
 
@@ -18,8 +19,12 @@ import comfy.cli_args  # noqa: E402
 comfy.cli_args.args.cpu = True
 
 import comfy.clip_vision  # noqa: E402
+import comfy.model_detection  # noqa: E402
+import comfy.model_patcher  # noqa: E402
 import comfy.sample  # noqa: E402
 import comfy.sd  # noqa: E402
+import comfy.supported_models  # noqa: E402
+import comfy.utils  # noqa: E402
 import folder_paths  # noqa: E402
 import torch  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
@@ -38,15 +43,48 @@ def load_pack():
 
 
 def load_models(nodes):
-    """SD v1.5 and ViT-H by ComfyUI's own loaders, which know sizes; others by our mini loader."""
+    """SD v1.5 and ViT-H by ComfyUI's own loaders, which know sizes; others are put together."""
     if (FOLDER / "text_encoder").exists():
         model, _, _, clip_vision, adapter = nodes["AnimeSketchNetMiniLoader"].execute().args
         return model, clip_vision, adapter
     folder_paths.folder_names_and_paths["animesketchnet"] = ([str(FOLDER)], {".safetensors"})
+    adapter = nodes["AnimeSketchNetLoader"].execute("adapter.safetensors").args[0]
+    if (FOLDER / "comfyui_shape.json").exists():
+        return load_narrow_sdxl(), load_clip_vision(), adapter
     model = comfy.sd.load_diffusion_model(str(FOLDER / "unet" / "model.safetensors"))
     clip_vision = comfy.clip_vision.load(str(FOLDER / "image_encoder" / "model.safetensors"))
-    adapter = nodes["AnimeSketchNetLoader"].execute("adapter.safetensors").args[0]
     return model, clip_vision, adapter
+
+
+def load_narrow_sdxl():
+    """SDXL's classes with the configuration that ComfyUI itself reads off the weights."""
+    weights = load_file(FOLDER / "unet" / "model.safetensors")
+    shape = json.loads((FOLDER / "comfyui_shape.json").read_text())
+    names = comfy.utils.unet_to_diffusers(shape)
+    renamed = {names[key]: tensor.float() for key, tensor in weights.items()}
+    found = comfy.model_detection.detect_unet_config(renamed, "")
+    assert shape.items() <= found.items(), found
+    config = comfy.supported_models.SDXL(found)
+    config.set_inference_dtype(torch.float32, None)
+    model = config.get_model({}, "", device="cpu")
+    model.diffusion_model.load_state_dict(renamed)
+    device = torch.device("cpu")
+    return comfy.model_patcher.ModelPatcher(model, load_device=device, offload_device=device)
+
+
+def load_clip_vision():
+    config = FOLDER / "image_encoder" / "config.json"
+    clip_vision = comfy.clip_vision.ClipVisionModel(str(config))
+    missing, unexpected = clip_vision.load_sd(
+        load_file(FOLDER / "image_encoder" / "model.safetensors")
+    )
+    assert not missing, missing
+    assert not unexpected, unexpected
+    return clip_vision
+
+
+def conditioning(given, side):
+    return [[given[side], {"pooled_output": given[f"{side}_pooled"]}]]
 
 
 @torch.inference_mode()
@@ -65,8 +103,8 @@ def main() -> None:
             float(given["guidance"]),
             "ddim",
             "ddim_uniform",
-            [[given["positive"], {}]],
-            [[given["negative"], {}]],
+            conditioning(given, "positive"),
+            conditioning(given, "negative"),
             torch.zeros_like(given["noise"]),
             seed=1,
         )

@@ -11,7 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    DDIMScheduler,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
@@ -29,7 +34,10 @@ def load_part(name: str, model_class: Any, config_class: Any = dict) -> torch.nn
     return model.eval()
 
 
-def load_pipeline(size: int) -> StableDiffusionPipeline:
+Pipeline = StableDiffusionPipeline | StableDiffusionXLPipeline
+
+
+def load_pipeline(size: int) -> Pipeline:
     scheduler = DDIMScheduler(
         beta_schedule="scaled_linear",
         beta_start=0.00085,
@@ -39,21 +47,35 @@ def load_pipeline(size: int) -> StableDiffusionPipeline:
         set_alpha_to_one=True,  # ComfyUI's last step goes to no noise at all
     )
     crop = {"height": size, "width": size}
-    pipeline = StableDiffusionPipeline(
-        unet=load_part("unet", UNet2DConditionModel),
+    unet = load_part("unet", UNet2DConditionModel)
+    is_sdxl = unet.config.addition_embed_type == "text_time"
+    absent = {"safety_checker": None, "requires_safety_checker": False}
+    if is_sdxl:
+        absent = {"text_encoder_2": None, "tokenizer_2": None, "add_watermarker": False}
+    pipeline = (StableDiffusionXLPipeline if is_sdxl else StableDiffusionPipeline)(
+        unet=unet,
         image_encoder=load_part("image_encoder", CLIPVisionModelWithProjection, CLIPVisionConfig),
         feature_extractor=CLIPImageProcessor(size={"shortest_edge": size}, crop_size=crop),
         scheduler=scheduler,
         vae=None,
         text_encoder=None,
         tokenizer=None,
-        safety_checker=None,
-        requires_safety_checker=False,
+        **absent,
     )
     pipeline.load_ip_adapter(
         str(FOLDER), subfolder="", weight_name="adapter.safetensors", image_encoder_folder=None
     )
     return pipeline
+
+
+def pooled_text(pipeline: Pipeline, given: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What SDXL is given besides the text's tokens."""
+    if isinstance(pipeline, StableDiffusionPipeline):
+        return {}
+    return {
+        "pooled_prompt_embeds": given["positive_pooled"],
+        "negative_pooled_prompt_embeds": given["negative_pooled"],
+    }
 
 
 @torch.inference_mode()
@@ -72,6 +94,7 @@ def main() -> None:
         drawn[f"{alpha:g}"] = pipeline(
             prompt_embeds=given["positive"],
             negative_prompt_embeds=given["negative"],
+            **pooled_text(pipeline, given),
             ip_adapter_image=picture,
             latents=start.clone(),
             num_inference_steps=steps,
