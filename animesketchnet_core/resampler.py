@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from .attention_maps import attention_shares
 from .image_features import ImageFeatures
 
 
@@ -94,13 +95,22 @@ class PerceiverAttention(nn.Module):
         Returns:
             What each latent has read, [b, m, dim].
         """
+        q, k, v = self._project(features, latents)
+        read = F.scaled_dot_product_attention(q, k, v)  # [b, h, m, d]
+        return self.to_out(rearrange(read, "b h m d -> b m (h d)"))
+
+    def shares(self, features: Tensor, latents: Tensor) -> Tensor:
+        """How much each latent reads of each feature and latent, mean over heads, [b, m, n + m]."""
+        q, k, _ = self._project(features, latents)
+        return attention_shares(q, k)
+
+    def _project(self, features: Tensor, latents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         features = self.norm1(features)
         latents = self.norm2(latents)
         joined = torch.cat([features, latents], dim=1)  # [b, n + m, dim]
         q = self._split_heads(self.to_q(latents))  # [b, h, m, d]
         k, v = map(self._split_heads, self.to_kv(joined).chunk(2, dim=-1))  # [b, h, n + m, d] each
-        read = F.scaled_dot_product_attention(q, k, v)  # [b, h, m, d]
-        return self.to_out(rearrange(read, "b h m d -> b m (h d)"))
+        return q, k, v
 
     def _split_heads(self, x: Tensor) -> Tensor:
         return rearrange(x, "b n (h d) -> b h n d", h=self.heads)

@@ -96,7 +96,7 @@ def adapter_fingerprint(state_dict: Mapping[str, Tensor]) -> str:
     for key in sorted(key for key in state_dict if key.startswith("image_proj.")):
         tensor = state_dict[key].detach().to("cpu", torch.float32).contiguous()
         digest.update(f"{key}{list(tensor.shape)}".encode())
-        digest.update(memoryview(tensor.numpy()).cast("B"))
+        digest.update(tensor.numpy().tobytes())
     return digest.hexdigest()
 
 

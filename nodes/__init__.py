@@ -7,6 +7,7 @@ from comfy_api.latest import ComfyExtension, io
 from .alpha_over_layers import AlphaOverLayers
 from .alpha_over_steps import AlphaOverSteps
 from .apply import ApplyAnimeSketchNet
+from .attention_map import AttentionMap
 from .combine import CombineSketches
 from .compare import CompareSketches
 from .encode import EncodeSketch
@@ -39,6 +40,7 @@ class AnimeSketchNetExtension(ComfyExtension):
             SaveSketch,
             LoadSketch,
             AlphaSweep,
+            AttentionMap,
             CompareSketches,
             AdapterInfo,
             LoadMiniModels,

@@ -142,6 +142,7 @@ class ApplyAnimeSketchNet(io.ComfyNode):
             Strength(alpha, start_percent, end_percent, curve, factors),
             mask=None if mask is None else AlphaMask(checked_mask(mask)),
             for_marked_prompts=prompt is not None,
+            origin=sketch.origin,
         )
         install(patched, places, reference)
         return io.NodeOutput(patched, prompt and marked(prompt, reference))

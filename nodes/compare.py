@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ..animesketchnet_core.clip_input import fit_sketch, pixel_values
 from ..animesketchnet_core.contact_sheet import contact_sheet, to_tensor
-from .encode import image_embeddings
+from ..animesketchnet_core.image_features import ImageFeatures
+from .encode import encode
 from .schema import schema
 
 
@@ -49,7 +50,8 @@ class CompareSketches(io.ComfyNode):
         """Embeds all pictures as CLIP would see them as references."""
         size = clip_vision.image_size
         pictures = [fit_sketch(x, size) for x in (sketch[:1], images)]
-        embeddings = image_embeddings(clip_vision, pixel_values(torch.cat(pictures)))
+        pixels = pixel_values(torch.cat(pictures))
+        embeddings = encode(clip_vision, pixels, ImageFeatures.IMAGE_EMBEDDING)
         similarities = F.cosine_similarity(embeddings[:1], embeddings[1:]).tolist()
         height, width = images.shape[1:3]
         reference = fit_sketch(sketch[:1], max(height, width))

@@ -7,12 +7,15 @@ from typing import Any
 import comfy.model_management
 import torch
 from comfy_api.latest import io, ui
-from torch import Tensor
+from torch import Tensor, nn
 
+from ..animesketchnet_core.attention_maps import patch_shares
 from ..animesketchnet_core.clip_input import fit_sketch, pixel_values, unconditional_pixel_values
 from ..animesketchnet_core.image_features import ImageFeatures
+from ..animesketchnet_core.image_projection import PatchProjection
+from ..animesketchnet_core.resampler import Resampler
 from ..animesketchnet_core.weight_file import WrongAdapterError, check_fits_encoder
-from .links import AnimeSketchNetType, EncodedSketch, LoadedAdapter, SketchType
+from .links import AnimeSketchNetType, EncodedSketch, LoadedAdapter, SketchOrigin, SketchType
 from .schema import schema
 
 PENULTIMATE = -2  # ComfyUI counts layers, transformers hidden_states; both mean the last but one
@@ -65,9 +68,24 @@ class EncodeSketch(io.ComfyNode):
         features = encode_with_none(clip_vision, pixel_values(seen), reads)  # [n + 1, ...]
         check_width(features.shape[-1], animesketchnet)
         adapter = animesketchnet.ready()
-        tokens = adapter.tokens(features.to(animesketchnet.patcher.load_device)).cpu()
-        sketch = EncodedSketch(animesketchnet, tokens=tokens[:-1], unconditional=tokens[-1:])
+        features = features.to(animesketchnet.patcher.load_device)
+        tokens = adapter.tokens(features).cpu()
+        sketch = EncodedSketch(
+            animesketchnet,
+            tokens=tokens[:-1],
+            unconditional=tokens[-1:],
+            origin=origin_of(seen, adapter.image_proj, features[:-1]),
+        )
         return io.NodeOutput(sketch, seen, ui=ui.PreviewImage(seen))
+
+
+def origin_of(seen: Tensor, projection: nn.Module, features: Tensor) -> SketchOrigin | None:
+    """Says which part of the sketch each token came from; None for tokens of the whole picture."""
+    if isinstance(projection, Resampler):
+        return SketchOrigin(seen, patch_shares(projection, features).cpu())
+    if isinstance(projection, PatchProjection):
+        return SketchOrigin(seen, torch.eye(features.shape[1]).expand(len(features), -1, -1))
+    return None
 
 
 def encode_with_none(clip_vision: Any, pixels: Tensor, reads: ImageFeatures) -> Tensor:

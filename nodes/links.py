@@ -57,6 +57,20 @@ class LoadedAdapter:
 
 
 @dataclass(frozen=True, eq=False)
+class SketchOrigin:
+    """Where the tokens of sketches came from.
+
+    Attributes:
+        seen: what CLIP saw of them, [n, s, s, 3].
+        patches: share of each of the encoder's patches (the class token first) in each image
+            token, [n, m, p].
+    """
+
+    seen: Tensor
+    patches: Tensor
+
+
+@dataclass(frozen=True, eq=False)
 class EncodedSketch:
     """Sketches as image tokens (link type ANIMESKETCHNET_SKETCH).
 
@@ -64,8 +78,10 @@ class EncodedSketch:
         adapter: the adapter that made the tokens and turns them into K' and V'.
         tokens: image tokens of each sketch, [n, m, t], float32.
         unconditional: image tokens of "no sketch", [1, m, t], float32.
+        origin: where the tokens came from, None if that is not known.
     """
 
     adapter: LoadedAdapter
     tokens: Tensor
     unconditional: Tensor
+    origin: SketchOrigin | None = None

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .alpha_mask import AlphaMask, Area, Grid
+from .links import SketchOrigin
 from .strength import Strength
 
 Projections = Mapping[int, tuple[Tensor, Tensor]]
@@ -34,6 +35,7 @@ class SketchReference:
         *,
         mask: AlphaMask | None = None,
         for_marked_prompts: bool = False,
+        origin: SketchOrigin | None = None,
     ) -> None:
         """Keeps the projections.
 
@@ -44,11 +46,13 @@ class SketchReference:
             mask: alpha over the picture, None for 1 everywhere.
             for_marked_prompts: only conditionings that carry this reference's key get the sketch,
                 not all of the positive prompt.
+            origin: where the image tokens came from, for those who look into the attention.
         """
         self.key = next(_keys)
         self.strength = strength
         self.mask = mask
         self.for_marked_prompts = for_marked_prompts
+        self.origin = origin
         self.count = _rows(sketches)
         self._sketches = sketches
         self._unconditional = unconditional
