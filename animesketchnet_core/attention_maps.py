@@ -8,6 +8,8 @@ product is one too. Through the Resampler's layers they are followed as in Abnar
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -37,7 +39,7 @@ def patch_shares(resampler: nn.Module, features: Tensor) -> Tensor:
     Returns:
         [b, m, n]; each row sums to 1.
     """
-    layers = [attention for attention, _ in resampler.layers]
+    layers = [cast(nn.ModuleList, layer)[0] for layer in cast(nn.ModuleList, resampler.layers)]
     reads: list[Tensor] = []
     hooks = [
         layer.register_forward_pre_hook(lambda module, inputs: reads.append(module.shares(*inputs)))
