@@ -47,6 +47,33 @@ def fit_sketch(image: Tensor, size: int = 224) -> Tensor:
     return rounded.movedim(1, -1)
 
 
+def cut_into_tiles(image: Tensor, count: int) -> list[Tensor]:
+    """Cuts sketches into tiles that are close to square, so that CLIP sees their detail.
+
+    Args:
+        image: sketches [b, h, w, c].
+        count: how many tiles along the shorter side; along the longer side more, as fit.
+
+    Returns:
+        The tiles, row by row, each [b, about h / rows, about w / columns, c].
+
+    Raises:
+        ValueError: the sketch has fewer pixels along its shorter side than tiles are asked for.
+    """
+    check_image(image)
+    height, width = image.shape[1:3]
+    side = min(height, width)
+    if side < count:
+        raise ValueError(
+            f"The sketch, {width} x {height} pixels, cannot be cut into {count} tiles along its "
+            "shorter side. Use fewer tiles, or a larger sketch."
+        )
+    rows, columns = (round(length * count / side) for length in (height, width))
+    return [
+        tile for strip in image.tensor_split(rows, 1) for tile in strip.tensor_split(columns, 2)
+    ]
+
+
 def pixel_values(fitted: Tensor) -> Tensor:
     """Normalises fitted sketches [b, size, size, 3] to CLIP's input [b, 3, size, size]."""
     mean = fitted.new_tensor(CLIP_MEAN)

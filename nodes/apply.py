@@ -40,7 +40,11 @@ class ApplyAnimeSketchNet(io.ComfyNode):
             "Several of these nodes in a row add up.",
             search_aliases=["ip-adapter", "ipadapter", "sketch", "reference", "image prompt"],
             inputs=[
-                io.Model.Input("model", tooltip="An SD v1.5 model, or the embedded mini model."),
+                io.Model.Input(
+                    "model",
+                    tooltip="A model of the adapter's family: SD v1.5, SDXL, or the "
+                    "embedded mini model.",
+                ),
                 SketchType.Input("sketch", tooltip="The reference, from Encode Sketch."),
                 io.Float.Input(
                     "alpha",

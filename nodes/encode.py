@@ -10,7 +10,12 @@ from comfy_api.latest import io, ui
 from torch import Tensor, nn
 
 from ..animesketchnet_core.attention_maps import patch_shares
-from ..animesketchnet_core.clip_input import fit_sketch, pixel_values, unconditional_pixel_values
+from ..animesketchnet_core.clip_input import (
+    cut_into_tiles,
+    fit_sketch,
+    pixel_values,
+    unconditional_pixel_values,
+)
 from ..animesketchnet_core.image_features import ImageFeatures
 from ..animesketchnet_core.image_projection import PatchProjection
 from ..animesketchnet_core.resampler import Resampler
@@ -49,6 +54,15 @@ class EncodeSketch(io.ComfyNode):
                     tooltip="The reference sketch, any size: all of it is seen, fitted onto white "
                     "paper. Several pictures go one to a latent of the batch, in order.",
                 ),
+                io.Int.Input(
+                    "tiles",
+                    default=1,
+                    min=1,
+                    max=4,
+                    tooltip="For large, detailed sketches. 1: seen as a whole. 2 to 4: beside it "
+                    "also in parts, so many along its shorter side, so that fine lines survive "
+                    "CLIP's small picture; the details then weigh more than the whole.",
+                ),
             ],
             outputs=[
                 SketchType.Output(
@@ -61,20 +75,25 @@ class EncodeSketch(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, animesketchnet: LoadedAdapter, clip_vision: Any, image: Tensor):
+    def execute(
+        cls, animesketchnet: LoadedAdapter, clip_vision: Any, image: Tensor, tiles: int = 1
+    ) -> io.NodeOutput:
         """Encodes the sketches, and what stands for no sketch, with one encoder."""
-        seen = fit_sketch(image, clip_vision.image_size)  # [n, size, size, 3]
-        reads = animesketchnet.patcher.model.reads
-        features = encode_with_none(clip_vision, pixel_values(seen), reads)  # [n + 1, ...]
+        size = clip_vision.image_size
+        parts = [image, *(cut_into_tiles(image, tiles) if tiles > 1 else [])]
+        seen = torch.cat([fit_sketch(part, size) for part in parts])  # [parts * n, s, s, 3]
+        features = encode_with_none(
+            clip_vision, pixel_values(seen), animesketchnet.patcher.model.reads
+        )
         check_width(features.shape[-1], animesketchnet)
         adapter = animesketchnet.ready()
         features = features.to(animesketchnet.patcher.load_device)
-        tokens = adapter.tokens(features).cpu()
+        tokens = adapter.tokens(features).cpu()  # [parts * n + 1, m, t]
         sketch = EncodedSketch(
             animesketchnet,
-            tokens=tokens[:-1],
-            unconditional=tokens[-1:],
-            origin=origin_of(seen, adapter.image_proj, features[:-1]),
+            tokens=torch.cat(tokens[:-1].chunk(len(parts)), dim=1),  # [n, parts * m, t]
+            unconditional=tokens[-1:].repeat(1, len(parts), 1),
+            origin=None if tiles > 1 else origin_of(seen, adapter.image_proj, features[:-1]),
         )
         return io.NodeOutput(sketch, seen, ui=ui.PreviewImage(seen))
 

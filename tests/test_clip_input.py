@@ -2,7 +2,12 @@ import numpy as np
 import pytest
 import torch
 
-from animesketchnet_core.clip_input import fit_sketch, pixel_values, unconditional_pixel_values
+from animesketchnet_core.clip_input import (
+    cut_into_tiles,
+    fit_sketch,
+    pixel_values,
+    unconditional_pixel_values,
+)
 
 SIZE = 28
 
@@ -118,3 +123,17 @@ def test_the_unconditional_is_zero_after_normalisation_not_black():
     assert unconditional.shape == (1, 3, SIZE, SIZE)
     assert (unconditional == 0).all()
     assert (pixel_values(torch.zeros(1, SIZE, SIZE, 3)) < -1).all()
+
+
+def test_tiles_cover_the_sketch_once():
+    image = torch.rand(2, 37, 90, 3)
+    tiles = cut_into_tiles(image, 2)
+    assert len(tiles) == 2 * 5
+    rows = [torch.cat(tiles[start : start + 5], dim=2) for start in (0, 5)]
+    assert torch.equal(torch.cat(rows, dim=1), image)
+    assert all(0.5 < tile.shape[1] / tile.shape[2] < 2 for tile in tiles)
+
+
+def test_more_tiles_than_pixels_are_an_error():
+    with pytest.raises(ValueError, match=r"300 x 3 pixels, cannot be cut into 4 tiles"):
+        cut_into_tiles(torch.rand(1, 3, 300, 1), 4)

@@ -231,3 +231,15 @@ def test_a_curve_is_shown(pack, nodes):
     node = pack.nodes["AnimeSketchNetAlphaOverSteps"]
     assert "'nonsense' is no point" in node.validate_inputs("custom", "nonsense")
     assert node.validate_inputs("fade out", "nonsense") is True
+
+
+def test_tiles_stand_beside_the_whole_sketch(mini, nodes, apply, sample):
+    image = torch.rand(2, 60, 90, 3, generator=torch.Generator().manual_seed(4))
+    sketch, seen = nodes.Encode(mini.adapter, mini.clip_vision, image, 2).args
+    whole = nodes.Encode(mini.adapter, mini.clip_vision, image).args[0]
+    corner = nodes.Encode(mini.adapter, mini.clip_vision, image[:, :30, :30]).args[0]
+    assert sketch.tokens.shape == (2, 7 * 16, 128)
+    assert len(seen) == 7 * 2
+    torch.testing.assert_close(sketch.tokens[:, :16], whole.tokens, rtol=0, atol=1e-4)
+    torch.testing.assert_close(sketch.tokens[:, 16:32], corner.tokens, rtol=0, atol=1e-4)
+    assert torch.isfinite(sample(apply(sketch=sketch), batch=2)).all()
