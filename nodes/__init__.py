@@ -5,11 +5,13 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 
 from .apply import ApplyAnimeSketchNet
+from .clean_sketch import CleanSketch
 from .encode import EncodeSketch
 from .folders import register_folders
 from .load import LoadAnimeSketchNet
 from .mini_loader import LoadMiniModels
 from .sketch_from_image import SketchFromImage
+from .sketch_model import LoadSketchModel
 
 register_folders()
 
@@ -24,5 +26,7 @@ class AnimeSketchNetExtension(ComfyExtension):
             EncodeSketch,
             ApplyAnimeSketchNet,
             SketchFromImage,
+            LoadSketchModel,
+            CleanSketch,
             LoadMiniModels,
         ]

@@ -1,23 +1,35 @@
-"""Where adapter files lie: models/animesketchnet, and models/ipadapter, which many already have."""
+"""Where model files lie.
+
+Adapters: models/animesketchnet, and models/ipadapter, which many already have. Sketch models:
+models/animesketchnet_sketchers, and where comfyui_controlnet_aux keeps its download of netG.pth.
+"""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import folder_paths
 
 FOLDERS = ("animesketchnet", "ipadapter")
 EXTENSIONS = frozenset({".safetensors", ".bin"})
+SKETCHERS = "animesketchnet_sketchers"
+SKETCHER_EXTENSIONS = frozenset({".safetensors", ".bin", ".pth", ".pt"})
 
 
 def register_folders() -> None:
-    """Tells ComfyUI of the two folders, keeping what extra_model_paths.yaml or a pack has added."""
+    """Tells ComfyUI of the folders, keeping what extra_model_paths.yaml or a pack has added."""
     for name in FOLDERS:
-        # A name that only extra_model_paths.yaml knows has an empty set here: any file at all.
-        paths, extensions = folder_paths.folder_names_and_paths.get(name, ([], set()))
-        default = os.path.join(folder_paths.models_dir, name)
-        paths = [*paths, *([] if default in paths else [default])]
-        folder_paths.folder_names_and_paths[name] = (paths, {*extensions, *EXTENSIONS})
+        _register(name, EXTENSIONS)
+    _register(SKETCHERS, SKETCHER_EXTENSIONS)
+
+
+def _register(name: str, extensions: frozenset[str]) -> None:
+    # A name that only extra_model_paths.yaml knows has an empty set here: any file at all.
+    paths, known = folder_paths.folder_names_and_paths.get(name, ([], set()))
+    default = os.path.join(folder_paths.models_dir, name)
+    paths = [*paths, *([] if default in paths else [default])]
+    folder_paths.folder_names_and_paths[name] = (paths, {*known, *extensions})
 
 
 def adapter_files() -> list[str]:
@@ -29,3 +41,30 @@ def adapter_path(file: str) -> str | None:
     """Finds a listed file; models/animesketchnet wins where both folders have the name."""
     paths = (folder_paths.get_full_path(name, file) for name in FOLDERS)
     return next((path for path in paths if path is not None), None)
+
+
+CONTROLNET_AUX = "comfyui_controlnet_aux/netG.pth"  # as listed
+
+
+def sketcher_files() -> list[str]:
+    """Lists the sketch models, comfyui_controlnet_aux's download last."""
+    files = list(folder_paths.get_filename_list(SKETCHERS))
+    return [*files, *([CONTROLNET_AUX] if _controlnet_aux_path() else [])]
+
+
+def sketcher_path(file: str) -> str | None:
+    """Finds a listed sketch model."""
+    if file == CONTROLNET_AUX:
+        return _controlnet_aux_path()
+    return folder_paths.get_full_path(SKETCHERS, file)
+
+
+def _controlnet_aux_path() -> str | None:
+    """Where comfyui_controlnet_aux's nodes download the file to, if they have."""
+    packs = folder_paths.folder_names_and_paths.get("custom_nodes", ([], set()))[0]
+    folders = [Path(pack, "comfyui_controlnet_aux", "ckpts") for pack in packs]
+    elsewhere = os.environ.get("AUX_ANNOTATOR_CKPTS_PATH")  # that pack's own setting
+    if elsewhere:
+        folders.insert(0, Path(elsewhere))
+    files = (folder / "lllyasviel" / "Annotators" / "netG.pth" for folder in folders)
+    return next((str(file) for file in files if file.is_file()), None)
