@@ -101,6 +101,6 @@ def _white_point(ratio: Tensor) -> Tensor:
     paper = values[values > 0.8].sort().values
     if len(paper) == 0:
         return values.new_tensor(1.0)
-    middle, high = paper[len(paper) // 2], paper[int(0.9 * (len(paper) - 1))]
+    middle, high = paper[len(paper) // 2], paper[int(0.98 * (len(paper) - 1))]
     # The brighter half of the grain is measured: the darker one has faint strokes in it.
-    return (middle - 2.5 * (high - middle)).clamp(0.8, 1.0)
+    return (middle - 1.4 * (high - middle)).clamp(0.8, 1.0)
