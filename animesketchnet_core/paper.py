@@ -1,7 +1,9 @@
 """Makes photographed or scanned paper white: uneven light, shadows and yellowed paper go.
 
 The paper's colour is looked for in cells of a grid: most of a cell's brighter pixels are paper.
-Cells full of ink take it from their neighbours. Dividing by it leaves the drawing on even white.
+Light on paper changes gradually, and what was drawn has edges. So paper is what can be reached from
+its usual tone in small steps from cell to cell; other cells, black or grey, take their neighbours'
+paper. Dividing by it leaves the drawing on even white.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ def whiten(picture: Tensor) -> Tensor:
     Returns:
         The same [h, w, 3] on white; ink keeps its darkness against the paper.
     """
-    ratio = picture / paper_colour(picture).clamp(min=_DARKEST)
+    ratio = picture / paper_colour(picture)
     return (ratio / _white_point(ratio)).clamp(0, 1)
 
 
@@ -32,28 +34,46 @@ def paper_colour(picture: Tensor) -> Tensor:
     step = max(1, side // 16)
     side = side // step * step
     bright = _bright_of_cells(picture[::step, ::step], side // step)  # [1, 3, rows, columns]
-    bright = _close(_extended(bright, _MARGIN), 1)
-    paper = _without_ink(bright)
+    bright = bright.clamp(min=_DARKEST)
+    paper = _filled(bright, _is_paper(bright.mean(1, keepdim=True)))
+    paper = _blur(_close(_extended(paper, _MARGIN), 1))
     size = (paper.shape[2] * side, paper.shape[3] * side)
     whole = F.interpolate(paper, size, mode="bilinear")[0].movedim(0, -1)
     margin = _MARGIN * side
     return whole[margin : margin + height, margin : margin + width]
 
 
-def _without_ink(bright: Tensor) -> Tensor:
-    """Gives cells of ink their neighbours' paper; [1, 3, rows, columns]."""
-    usual = bright.flatten(2).quantile(0.9, dim=-1)[..., None, None]  # [1, 3, 1, 1]
-    is_paper = (bright > _INK * usual).all(1, keepdim=True).float()
-    near = _blur(is_paper)
-    everywhere = (bright * is_paper).sum((2, 3), keepdim=True) / is_paper.sum().clamp(min=1)
-    filled = torch.where(near > 1e-3, _blur(bright * is_paper) / near.clamp(min=1e-6), everywhere)
-    return _blur(torch.where(is_paper > 0, bright, filled))
+def _is_paper(tone: Tensor) -> Tensor:
+    """Whether cells of this tone are paper, 0 or 1; both [1, 1, rows, columns]."""
+    # At least a quarter of a drawing is bare paper; 'higher' is a tone that some cell has.
+    usual = tone.flatten().quantile(0.75, interpolation="higher")
+    paper = ((tone / usual - 1).abs() < _STEP).float()
+    while True:
+        near = _neighbours(tone * paper) / _neighbours(paper).clamp(min=1e-6)
+        grown = paper.maximum(((tone / near.clamp(min=1e-6) - 1).abs() < _STEP).float())
+        if torch.equal(grown, paper):
+            break
+        paper = grown
+    # Cells beside ink that are darker than the paper near them have some of its edge.
+    edge = (_neighbours(1 - paper) > 0) & (tone < (1 - _STEP / 4) * near)
+    return paper * (~edge).float()
+
+
+def _filled(bright: Tensor, paper: Tensor) -> Tensor:
+    """Gives cells that are no paper the mean of the paper next to them; [1, 3, rows, columns]."""
+    filled, known = bright * paper, paper
+    while not known.all():
+        near = _neighbours(known)
+        mean = _neighbours(filled) / near.clamp(min=1e-6)
+        filled = torch.where(known > 0, filled, mean)
+        known = known.maximum((near > 0).float())
+    return filled
 
 
 _CELLS = 40  # along the shorter side
 _MARGIN = 4  # cells
 _DARKEST = 0.05
-_INK = 0.35  # darker than this share of the paper is ink; a shadow on paper is seldom so dark
+_STEP = 0.12  # by which light may change from cell to cell
 _SAMPLES = 1 << 20
 
 
@@ -77,7 +97,7 @@ def _extended(x: Tensor, margin: int) -> Tensor:
             slope = (edge - inside) / max(1, inner)
             sides.append(edge.unsqueeze(dim) + slope.unsqueeze(dim) * steps)
         x = torch.cat([sides[0].flip(dim), x, sides[1]], dim=dim)
-    return x.clamp(0, 1)
+    return x.clamp(_DARKEST, 1)
 
 
 def _close(x: Tensor, radius: int) -> Tensor:
@@ -85,6 +105,11 @@ def _close(x: Tensor, radius: int) -> Tensor:
     size = 2 * radius + 1
     grown = F.max_pool2d(x, size, stride=1, padding=radius)
     return -F.max_pool2d(-grown, size, stride=1, padding=radius)
+
+
+def _neighbours(x: Tensor) -> Tensor:
+    """Sums 3 by 3 cells; there are none beyond the border."""
+    return 9 * F.avg_pool2d(x, 3, stride=1, padding=1)
 
 
 def _blur(x: Tensor) -> Tensor:

@@ -59,8 +59,8 @@ class CleanSketch(io.ComfyNode):
                     "ink",
                     (0.0, 1.0, 0.01),
                     default=0.5,
-                    tooltip="How much darker the lines become: 0 as they are, 1 the usual stroke "
-                    "is black.",
+                    tooltip="How much darker the lines become: 0 as they are, 1 the darkest "
+                    "are black.",
                 ),
             ],
             outputs=[

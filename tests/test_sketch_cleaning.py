@@ -49,6 +49,19 @@ def test_the_grain_of_paper_becomes_white_too():
     assert cleaned[ink].max() < 0.25
 
 
+def test_grey_areas_that_were_drawn_stay_grey():
+    """They have edges; shadows on paper have none."""
+    sketch = drawing()
+    sketch[100:220, 350:520] = 0.5
+    cleaned = clean_sketch((sketch * light())[None], **only(whiten_paper=1.0))[0]
+    grey = cleaned[110:210, 360:510]
+    assert sketch[160, 360, 0] == 0.5
+    assert grey.min() > 0.4
+    assert grey.max() < 0.6
+    paper = sketch[..., 0] > 0.9
+    assert cleaned[paper].min() > 0.95
+
+
 def test_half_the_whitening_takes_away_half_of_the_tone():
     photo = (drawing() * light())[None]
     whole = clean_sketch(photo, **only(whiten_paper=1.0))
@@ -60,6 +73,12 @@ def test_half_the_whitening_takes_away_half_of_the_tone():
 def test_bare_paper_of_any_tone_becomes_white(tone):
     cleaned = clean_sketch(torch.full((1, 50, 70, 3), tone), **only(whiten_paper=1.0))
     assert cleaned.min() > 0.99
+
+
+@pytest.mark.parametrize("columns", [[0.0], [0.0, 1.0], [1.0, 0.0, 0.0, 0.5]])
+def test_ink_without_paper_around_it_is_served(columns):
+    picture = torch.tensor(columns)[None, None, :, None].expand(1, 2, -1, 3)
+    torch.testing.assert_close(clean_sketch(picture, **only(whiten_paper=1.0)), picture)
 
 
 def test_a_clean_drawing_is_left_as_it_is():
@@ -182,6 +201,14 @@ def test_ink_makes_grey_strokes_black_and_leaves_white_and_widths():
     assert width_of(black, 0) == pytest.approx(5.0, abs=0.15)
     half = darken_ink(pencil, 0.5)[50, 50, 0]
     assert black[50, 50, 0] + 0.1 < half < pencil[50, 50, 0] - 0.1
+
+
+def test_ink_leaves_grey_areas_beside_black_lines():
+    sketch = drawing()
+    sketch[100:220, 350:520] = 0.5
+    torch.testing.assert_close(
+        darken_ink(sketch, 1.0)[150, 400], torch.full((3,), 0.5), atol=0.05, rtol=0
+    )
 
 
 def test_all_off_changes_nothing():
