@@ -46,25 +46,32 @@ def extract_lines(image: Tensor, line_width: float = 1.0, detail: float = 0.5) -
         ValueError: no such layout, values that are not finite, or a setting out of its range.
     """
     check_image(image)
-    _check_range("line_width", line_width, 0.25, 4)
-    _check_range("detail", detail, 0, 1)
-    settings = _Settings.scaled(min(image.shape[1:3]), line_width, detail)
+    check_range("line_width", line_width, 0.25, 4)
+    check_range("detail", detail, 0, 1)
+    tau = 1 - 0.06 * 2 ** (-4 * detail)  # 0.985 at detail 0.5
+    settings = Settings.scaled(min(image.shape[1:3]), line_width, narrow=1.0, wide=tau)
     drawings = torch.stack([_draw(picture, settings) for picture in image])  # [b, h, w]
     return drawings.unsqueeze(-1).repeat(1, 1, 1, 3)  # [b, h, w, 3]
 
 
 @dataclass(frozen=True)
-class _Settings:
-    """Sigmas in pixels of the picture after it was made `reduce` times smaller."""
+class Settings:
+    """Of a difference of Gaussians along the flow.
+
+    Sigmas are in pixels of the picture after it was made `reduce` times smaller; `narrow` and
+    `wide` are the weights of the Gaussians of sigma_s and 1.6 sigma_s.
+    """
 
     reduce: int
     sigma_c: float
     sigma_s: float
     sigma_m: float
-    tau: float
+    narrow: float
+    wide: float
 
     @classmethod
-    def scaled(cls, short_side: int, line_width: float, detail: float) -> _Settings:
+    def scaled(cls, short_side: int, line_width: float, *, narrow: float, wide: float) -> Settings:
+        """Lets the sigmas grow with the picture and the width of its strokes."""
         reduce = max(1, short_side // _SHORT_SIDE)
         # Below half a pixel the two Gaussians are one and the same, and nothing would be drawn.
         scale = max(0.5, line_width * short_side / reduce / _SHORT_SIDE)
@@ -73,7 +80,8 @@ class _Settings:
             sigma_c=3.0 * scale,
             sigma_s=1.0 * scale,
             sigma_m=3.0 * scale,
-            tau=1 - 0.06 * 2 ** (-4 * detail),  # 0.985 at detail 0.5
+            narrow=narrow,
+            wide=wide,
         )
 
     @property
@@ -87,8 +95,21 @@ _STRIP_PIXELS = 1 << 18  # small enough for a processor's cache
 _PHI = 60.0
 
 
-def _draw(picture: Tensor, settings: _Settings) -> Tensor:
+def _draw(picture: Tensor, settings: Settings) -> Tensor:
     """Draws one picture [h, w, c]; returns [h, w]."""
+    return _ink(line_response(picture, settings))
+
+
+def line_response(picture: Tensor, settings: Settings) -> Tensor:
+    """Weighs a picture's two Gaussians against each other, smoothed along the flow.
+
+    Args:
+        picture: [h, w, c], float in [0, 1], c = 1, 3 or 4.
+        settings: the Gaussians.
+
+    Returns:
+        The response of the lightness, float32 [h, w].
+    """
     height, width = picture.shape[:2]
     light = torch.cat([lightness(rows) for rows in picture.split(256)])[None, None]  # [1, 1, h, w]
     light = _pad_to_multiple(light, settings.reduce)
@@ -98,7 +119,7 @@ def _draw(picture: Tensor, settings: _Settings) -> Tensor:
     if settings.reduce > 1:
         # The response is smooth, so that it loses nothing here, and the ink's edges come out sharp.
         response = F.interpolate(response, scale_factor=settings.reduce, mode="bilinear")
-    return _ink(response)[0, 0, :height, :width]
+    return response[0, 0, :height, :width]
 
 
 def lightness(picture: Tensor) -> Tensor:
@@ -111,7 +132,7 @@ def lightness(picture: Tensor) -> Tensor:
     )
 
 
-def _responses(light: Tensor, settings: _Settings) -> Iterator[Tensor]:
+def _responses(light: Tensor, settings: Settings) -> Iterator[Tensor]:
     """Gives the line response of lightness [1, 1, h, w] strip by strip, [1, 1, y, w] each."""
     reach = settings.reach
     padded = F.pad(light, (reach,) * 4, mode="replicate")
@@ -122,8 +143,8 @@ def _responses(light: Tensor, settings: _Settings) -> Iterator[Tensor]:
         yield _response(strip, settings)[:, :, reach:-reach, reach:-reach]
 
 
-def _response(light: Tensor, settings: _Settings) -> Tensor:
-    """Below 0 where there is a line; lightness and response are [1, 1, y, x]."""
+def _response(light: Tensor, settings: Settings) -> Tensor:
+    """Low where there is a line (below 0 for FDoG); lightness and response are [1, 1, y, x]."""
     across = line_normal(light, settings.sigma_c)  # [1, y, x, 2]
     difference = _difference_of_gaussians(light, across, settings)
     return _smooth_along(difference, across, settings.sigma_m)
@@ -146,12 +167,12 @@ def line_normal(light: Tensor, sigma_c: float) -> Tensor:
     return torch.stack([angle.cos(), angle.sin()], dim=-1)
 
 
-def _difference_of_gaussians(light: Tensor, across: Tensor, settings: _Settings) -> Tensor:
-    """G(sigma_s) - tau G(1.6 sigma_s), both one-dimensional, across the line; [1, 1, y, x]."""
+def _difference_of_gaussians(light: Tensor, across: Tensor, settings: Settings) -> Tensor:
+    """The two Gaussians weighed against each other, across the line only; [1, 1, y, x]."""
     radius = _radius(1.6 * settings.sigma_s)
     narrow = _gaussian(settings.sigma_s, radius)
     wide = _gaussian(1.6 * settings.sigma_s, radius)
-    weights = (narrow - settings.tau * wide).tolist()  # 2 radius + 1 of them
+    weights = (settings.narrow * narrow - settings.wide * wide).tolist()  # 2 radius + 1 of them
     grid, step = _pixel_grid(light), _in_grid_units(across)
     total = light * weights[radius]
     for i in range(1, radius + 1):
@@ -244,6 +265,7 @@ def _pad_to_multiple(x: Tensor, factor: int) -> Tensor:
     return F.pad(x, (0, -width % factor, 0, -height % factor), mode="replicate")
 
 
-def _check_range(name: str, value: float, low: float, high: float) -> None:
+def check_range(name: str, value: float, low: float, high: float) -> None:
+    """Refuses a setting out of its range, NaN too."""
     if not low <= value <= high:
         raise ValueError(f"{name} must be from {low} to {high}, got {value}.")

@@ -8,6 +8,7 @@ from .alpha_over_layers import AlphaOverLayers
 from .alpha_over_steps import AlphaOverSteps
 from .apply import ApplyAnimeSketchNet
 from .attention_map import AttentionMap
+from .clean_sketch import CleanSketch
 from .combine import CombineSketches
 from .compare import CompareSketches
 from .encode import EncodeSketch
@@ -18,6 +19,7 @@ from .mini_loader import LoadMiniModels
 from .prompt import SketchPrompt
 from .sketch_files import LoadSketch, SaveSketch
 from .sketch_from_image import SketchFromImage
+from .sketch_model import LoadSketchModel
 from .sweep import AlphaSweep
 
 register_folders()
@@ -43,5 +45,7 @@ class AnimeSketchNetExtension(ComfyExtension):
             AttentionMap,
             CompareSketches,
             AdapterInfo,
+            LoadSketchModel,
+            CleanSketch,
             LoadMiniModels,
         ]

@@ -9,6 +9,7 @@ import copy
 import io
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -186,7 +187,7 @@ def test_an_error_while_running_names_node_and_input(
 
 def test_each_node_has_a_help_page_and_three_languages(comfyui: ComfyUIServer) -> None:
     info = {k: v for k, v in comfyui.object_info().items() if k.startswith("AnimeSketchNet")}
-    assert len(info) == 5
+    assert len(info) == 7
     languages = json.loads(comfyui.get("/api/i18n"))
     for node, definition in info.items():
         page = comfyui.get(f"/extensions/AnimeSketchNet/docs/{node}.md").decode()
@@ -202,6 +203,23 @@ def test_each_node_has_a_help_page_and_three_languages(comfyui: ComfyUIServer) -
             assert len(words["outputs"]) == len(definition["output"])
 
 
+def test_the_pictures_of_help_pages_are_served_with_their_licence(comfyui: ComfyUIServer) -> None:
+    """The frontend puts /extensions/<pack's folder>/docs/ before a page's relative addresses."""
+    docs = Path(__file__).parents[1] / "web" / "docs"
+    pictures = {
+        name
+        for page in docs.glob("*.md")
+        for name in re.findall(r"!\[[^]]*\]\(([^)]*)\)", page.read_text(encoding="utf-8"))
+    }
+    assert pictures == {path.name for path in docs.glob("*.webp")} != set()
+    for name in pictures:
+        content = comfyui.get(f"/extensions/AnimeSketchNet/docs/{name}")
+        assert content == (docs / name).read_bytes()
+        assert len(content) < 150_000
+    licence = comfyui.get("/extensions/AnimeSketchNet/docs/pictures.LICENSE.txt").decode()
+    assert "Permission is hereby granted" in licence
+
+
 def test_english_is_what_the_nodes_say(comfyui: ComfyUIServer) -> None:
     english = json.loads(comfyui.get("/api/i18n"))["en"]["nodeDefs"]
     for node, words in english.items():
@@ -209,6 +227,7 @@ def test_english_is_what_the_nodes_say(comfyui: ComfyUIServer) -> None:
         assert words["display_name"] == definition["display_name"]
         assert words["description"] == definition["description"]
         for name, texts in words["inputs"].items():
-            assert texts["tooltip"] == definition["input"]["required"][name][1]["tooltip"]
+            inputs = {**definition["input"]["required"], **definition["input"].get("optional", {})}
+            assert texts["tooltip"] == inputs[name][1]["tooltip"]
         tooltips = [output["tooltip"] for output in words["outputs"].values()]
         assert tooltips == definition["output_tooltips"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from types import SimpleNamespace
 
+import comfy.model_management
+import comfy.utils
 import folder_paths
 import pytest
 import torch
@@ -16,6 +18,8 @@ def test_ids_are_the_permanent_ones(pack):
         "AnimeSketchNetEncode",
         "AnimeSketchNetApply",
         "AnimeSketchNetSketchFromImage",
+        "AnimeSketchNetSketchModelLoader",
+        "AnimeSketchNetCleanSketch",
         "AnimeSketchNetMiniLoader",
     }
 
@@ -281,3 +285,143 @@ def test_sketch_from_image_draws_dark_lines_on_white(pack):
     dark = (sketch[0, 48, :, 0] < 0.5).nonzero().flatten()
     assert len(dark) > 0
     assert (dark - 64).abs().max() <= 6
+
+
+def test_old_graphs_keep_their_widgets_and_old_prompts_their_inputs(pack):
+    """The first inputs, in this order, are in the graphs that people saved."""
+    types = pack.nodes["AnimeSketchNetSketchFromImage"].INPUT_TYPES()
+    assert list(types["required"]) == ["image", "line_width", "detail"]
+    assert list(types["optional"]) == ["method", "sketch_model"]
+    assert types["optional"]["method"][1]["default"] == "lines"
+
+
+def test_each_method_draws_with_its_own_function(pack, picture):
+    draw = pack.nodes["AnimeSketchNetSketchFromImage"].execute
+    image = picture(seed=1)
+    lines = pack.module("animesketchnet_core.sketch_extraction").extract_lines(image, 2.0, 0.8)
+    ink = pack.module("animesketchnet_core.ink").extract_ink(image, 2.0, 0.8)
+    assert not torch.allclose(lines, ink, atol=0.1)
+    assert torch.equal(draw(image, 2.0, 0.8).args[0], lines)
+    assert torch.equal(draw(image, 2.0, 0.8, "lines").args[0], lines)
+    assert torch.equal(draw(image, 2.0, 0.8, "ink").args[0], ink)
+
+
+@pytest.fixture
+def sketchers(pack, monkeypatch, tmp_path):
+    """A folder of sketch models with a small random generator, netG.pth, in it."""
+    name = pack.module("nodes.folders").SKETCHERS
+    entry = ([str(tmp_path)], {".safetensors", ".pth"})
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, name, entry)
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "custom_nodes", ([], set()))
+    monkeypatch.delenv("AUX_ANNOTATOR_CKPTS_PATH", raising=False)
+    torch.manual_seed(0)
+    core = pack.module("animesketchnet_core.anime2sketch")
+    keys = pack.module("animesketchnet_core.anime2sketch_file").original_keys()
+    net = core.Anime2Sketch(base_width=4)
+    tensors = {keys[name]: 0.15 * torch.randn(p.shape) for name, p in net.named_parameters()}
+    torch.save(tensors, tmp_path / "netG.pth")
+    return tmp_path
+
+
+def test_a_sketch_model_draws_as_the_core_does(pack, sketchers, picture):
+    loader = pack.nodes["AnimeSketchNetSketchModelLoader"]
+    assert loader.INPUT_TYPES()["required"]["model_name"][1]["options"] == ["netG.pth"]
+    assert loader.validate_inputs(model_name="netG.pth") is True
+    loaded = loader.execute("netG.pth").args[0]
+    assert type(loaded.patcher.model.down[0]).__module__ == "comfy.ops"
+    image = torch.cat([picture(seed=1), picture(seed=2)])
+    draw = pack.nodes["AnimeSketchNetSketchFromImage"].execute
+    sketch = draw(image, 2.0, 0.0, "neural", loaded).args[0]  # 512 pixels / 2
+    read = pack.module("animesketchnet_core.anime2sketch_file").read_anime2sketch
+    core = pack.module("animesketchnet_core.anime2sketch")
+    expected = core.draw_with(read(sketchers / "netG.pth"), image, resolution=256)
+    torch.testing.assert_close(sketch, expected, rtol=0, atol=1e-4)
+    assert sketch.std() > 0.02
+
+
+def test_detail_and_line_width_are_the_size_that_the_network_sees(pack):
+    resolution = pack.module("nodes.sketch_from_image").neural_resolution
+    assert resolution(1.0, 0.0) == 512  # what it was trained at
+    assert resolution(1.0, 0.5) == 1024
+    assert resolution(1.0, 1.0) == 2048
+    assert resolution(2.0, 0.5) == 512
+
+
+def test_neural_without_a_model_says_what_to_connect(pack, picture):
+    draw = pack.nodes["AnimeSketchNetSketchFromImage"].execute
+    with pytest.raises(ValueError, match="Connect Load Sketch Model to the input sketch_model"):
+        draw(picture(seed=1), 1.0, 0.5, "neural")
+
+
+def test_a_wrong_or_missing_sketch_model_is_named_before_anything_runs(pack, sketchers):
+    validate = pack.nodes["AnimeSketchNetSketchModelLoader"].validate_inputs
+    torch.save({"conv.weight": torch.ones(1)}, sketchers / "w.pth")
+    message = validate(model_name="w.pth")
+    assert message.startswith("Load Sketch Model: w.pth: This is a file of 1 tensors (conv.weight)")
+    assert "lllyasviel/Annotators" in message
+    message = validate(model_name="gone.pth")
+    assert "'gone.pth' is not in models/animesketchnet_sketchers, which has netG.pth" in message
+
+
+def test_controlnet_auxs_download_is_listed_and_read(pack, sketchers, monkeypatch, tmp_path):
+    loader = pack.nodes["AnimeSketchNetSketchModelLoader"]
+    listed = "comfyui_controlnet_aux/netG.pth"
+    assert "is not in" in loader.validate_inputs(model_name=listed)
+    for packs, setting in (
+        (tmp_path / "packs", None),
+        (tmp_path / "nowhere", tmp_path / "packs" / "comfyui_controlnet_aux" / "ckpts"),
+    ):
+        folder = tmp_path / "packs" / "comfyui_controlnet_aux" / "ckpts/lllyasviel/Annotators"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "netG.pth").write_bytes((sketchers / "netG.pth").read_bytes())
+        entry = ([str(packs)], set())
+        monkeypatch.setitem(folder_paths.folder_names_and_paths, "custom_nodes", entry)
+        if setting:
+            monkeypatch.setenv("AUX_ANNOTATOR_CKPTS_PATH", str(setting))
+        assert pack.module("nodes.folders").sketcher_files()[-1] == listed
+        assert loader.validate_inputs(model_name=listed) is True
+
+
+def test_clean_sketch_cleans_as_the_core_does(pack):
+    image = torch.full((2, 100, 120, 3), 0.7)
+    image[0, 50, 20:100] = 0.1  # a stroke
+    image[1, 50:52, 50:52] = 0.1  # a speck
+    execute = pack.nodes["AnimeSketchNetCleanSketch"].execute
+    cleaned = execute(image, whiten_paper=1.0, remove_specks=20.0, line_weight=0.0, ink=1.0).args[0]
+    assert cleaned[1].min() == 1.0
+    assert cleaned[0, 50, 20:100].max() < 0.05
+    assert cleaned[0, :48].min() > 0.97
+    core = pack.module("animesketchnet_core.sketch_cleaning").clean_sketch
+    settings = {"whiten_paper": 0.3, "remove_specks": 4.0, "line_weight": 3.0, "ink": 0.2}
+    assert torch.equal(execute(image, **settings).args[0], core(image, **settings))
+
+
+def test_progress_runs_to_the_end_over_pictures_and_strips(pack, monkeypatch):
+    seen = []
+    bar = SimpleNamespace(update_absolute=seen.append)
+    monkeypatch.setattr(comfy.utils, "ProgressBar", lambda total: seen.append(total) or bar)
+
+    def work(picture, on_strip):
+        on_strip(1, 2)
+        return picture
+
+    pack.module("nodes.pictures").picture_by_picture(torch.ones(2, 3, 3, 3), work)
+    assert seen == [2000, 0, 500, 1000, 1500, 2000]
+
+
+def test_the_work_stops_between_strips_when_interrupted(pack, sketchers, picture):
+    loaded = pack.nodes["AnimeSketchNetSketchModelLoader"].execute("netG.pth").args[0]
+    comfy.model_management.interrupt_current_processing(False)
+    told = []
+
+    def work(image, on_strip):
+        def on_each(done, total):
+            told.append(done)
+            comfy.model_management.interrupt_current_processing()
+            on_strip(done, total)
+
+        return loaded.draw(image, 256, on_each)
+
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        pack.module("nodes.pictures").picture_by_picture(picture(seed=1), work)
+    assert told == [1]
