@@ -8,7 +8,7 @@ product is one too. Through the Resampler's layers they are followed as in Abnar
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -39,11 +39,11 @@ def patch_shares(resampler: nn.Module, features: Tensor) -> Tensor:
     Returns:
         [b, m, n]; each row sums to 1.
     """
-    layers = [cast(nn.ModuleList, layer)[0] for layer in cast(nn.ModuleList, resampler.layers)]
+    layers = cast(Any, resampler).layers
     reads: list[Tensor] = []
     hooks = [
-        layer.register_forward_pre_hook(lambda module, inputs: reads.append(module.shares(*inputs)))
-        for layer in layers
+        attention.register_forward_pre_hook(lambda m, inputs: reads.append(m.shares(*inputs)))
+        for attention, _ in layers
     ]
     try:
         resampler(features)

@@ -32,7 +32,7 @@ class AlphaOverLayers(io.ComfyNode):
                     "while the prompt decides how it is drawn. line: its strokes and paper only.",
                 ),
                 io.String.Input(
-                    "layers",
+                    "factors",
                     default="",
                     tooltip="Changes the preset by name:factor, with commas between, such as "
                     "down.2:0.5, mid:1, up.0.1:0. The beginning of a name stands for all layers "
@@ -43,15 +43,15 @@ class AlphaOverLayers(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, layers: str | None) -> bool | str:
+    def validate_inputs(cls, factors: str | None) -> bool | str:
         """Names a wrong entry before anything runs."""
         try:
-            LayerAlphas.from_text(layers or "")
+            LayerAlphas.from_text(factors or "")
         except ValueError as error:
-            return f"Alpha over Layers, input layers: {error}"
+            return f"Alpha over Layers, input factors: {error}"
         return True
 
     @classmethod
-    def execute(cls, preset: str, layers: str) -> io.NodeOutput:
+    def execute(cls, preset: str, factors: str) -> io.NodeOutput:
         """Reads the list."""
-        return io.NodeOutput(LayerAlphas.from_text(layers, preset))
+        return io.NodeOutput(LayerAlphas.from_text(factors, preset))

@@ -108,7 +108,7 @@ class ApplyAnimeSketchNet(io.ComfyNode):
             outputs=[
                 io.Model.Output(tooltip="The model with the sketch, for a sampler."),
                 io.Conditioning.Output(
-                    "prompt",
+                    "tied_prompt",
                     display_name="prompt",
                     tooltip="The input prompt, tied to the sketch; nothing if none is connected.",
                 ),
