@@ -24,33 +24,37 @@ def change_width(picture: Tensor, change: float) -> Tensor:
     Returns:
         The drawing [h, w, 3].
     """
-    ink = 1 - picture.movedim(-1, 0)[:, None]  # [3, 1, h, w]
+    grey = torch.equal(picture[..., 0], picture[..., 1]) and torch.equal(
+        picture[..., 0], picture[..., 2]
+    )
+    ink = 1 - picture.movedim(-1, 0)[: 1 if grey else 3]  # [c, h, w]
     distance = abs(change) / 2
     steps = math.ceil(distance)  # a step reaches a pixel at most
     for _ in range(steps):
         grown = _grow(ink if change > 0 else 1 - ink, distance / steps)
         ink = grown if change > 0 else 1 - grown
-    return 1 - ink[:, 0].movedim(0, -1)
+    return (1 - ink).expand(3, -1, -1).movedim(0, -1)
 
 
 _DIRECTIONS = 16
 
 
 def _grow(ink: Tensor, distance: float) -> Tensor:
-    """The most of ink [c, 1, h, w] within a distance of 0 to 1 pixel."""
+    """The most of ink [c, h, w] within a distance of 0 to 1 pixel."""
     padded = F.pad(ink, (1, 1, 1, 1), mode="replicate")
     most = ink
     for i in range(_DIRECTIONS):
         angle = 2 * math.pi * i / _DIRECTIONS
-        x, y = distance * math.cos(angle), distance * math.sin(angle)
-        most = torch.maximum(most, F.conv2d(padded, _move(x, y).to(ink)))
+        rows = _between(padded, distance * math.sin(angle), dim=1)
+        most = torch.maximum(most, _between(rows, distance * math.cos(angle), dim=2))
     return most
 
 
-def _move(x: float, y: float) -> Tensor:
-    """The kernel [1, 1, 3, 3] that moves a picture by -1 to 1 pixel each way, bilinearly."""
-
-    def weights(d: float) -> Tensor:
-        return torch.tensor([max(0.0, -d), 1 - abs(d), max(0.0, d)])
-
-    return (weights(y)[:, None] * weights(x)[None, :])[None, None]
+def _between(x: Tensor, offset: float, dim: int) -> Tensor:
+    """Reads a picture -1 to 1 pixel away, linearly, and cuts its margin of one pixel off."""
+    first = math.floor(offset)
+    length = x.shape[dim] - 2
+    near = x.narrow(dim, 1 + first, length)
+    if offset == first:
+        return near
+    return torch.lerp(near, x.narrow(dim, 2 + first, length), offset - first)

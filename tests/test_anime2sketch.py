@@ -164,16 +164,18 @@ class LiveBytes(TorchDispatchMode):
         return results
 
 
-@pytest.mark.parametrize("streamed", range(4))
+@pytest.mark.parametrize("streamed", [0, 1, 3])
 def test_the_memory_is_what_was_said(monkeypatch: pytest.MonkeyPatch, streamed: int) -> None:
     """Of tensors; what convolutions take beside them is on top, so the bound leaves room."""
-    net = Anime2Sketch().requires_grad_(False)  # full width
-    picture = scene(512, 512)
-    monkeypatch.setattr(anime2sketch_strips, "_strip_rows", lambda width: 16)
+    net = Anime2Sketch(device="meta").to_empty(device="cpu").requires_grad_(False)  # full width
+    for parameter in net.parameters():
+        parameter.zero_()
+    picture = scene(512, 256)
+    monkeypatch.setattr(anime2sketch_strips, "_strip_rows", lambda width: 32)
     monkeypatch.setattr(anime2sketch_strips, "streamed_levels", lambda *sizes: streamed)
     with LiveBytes() as live:
         strips(net, picture)
-    needed = memory_needed(512, 512, streamed)
+    needed = memory_needed(512, 256, streamed)
     print(f"{streamed} levels streamed: {live.most / 1e6:.1f} of {needed / 1e6:.1f} MB")  # noqa: T201
     assert needed / 3 < live.most < 0.7 * needed
 

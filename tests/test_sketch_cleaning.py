@@ -181,6 +181,14 @@ def test_lines_become_wider_by_what_was_asked(degrees, change):
     assert grown == pytest.approx(change, abs=0.1 + 0.08 * abs(change))
 
 
+def test_each_colour_is_widened_by_itself():
+    picture = torch.ones(101, 101, 3)
+    picture[..., 1] = stroke(5.0, 30)[..., 0]
+    after = change_width(picture, 1.0)
+    assert torch.equal(after[..., 1], change_width(stroke(5.0, 30), 1.0)[..., 0])
+    assert after[..., [0, 2]].min() == 1.0
+
+
 def test_edges_stay_smooth():
     column = change_width(stroke(5.0, 0), 0.5)[50, :, 0]
     assert ((column > 0.05) & (column < 0.95)).sum() == 2  # a pixel at each edge is grey
