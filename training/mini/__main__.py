@@ -150,9 +150,10 @@ def decoder_stage(world: World) -> None:
 
 
 def judge_stage(world: World) -> None:
-    """Trains the classifier that measures the others."""
+    """Trains the classifier that measures the others; needs the autoencoder."""
     portraits, drawings = load_portraits("train", world.limit)
-    train_judge(portraits, drawings, world.workspace, world.steps["judge"])
+    autoencoder = bundle.read_autoencoder(world.bundle)
+    train_judge(portraits, drawings, autoencoder, world.workspace, world.steps["judge"])
 
 
 def measure_stage(world: World) -> None:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from diffusers import AutoencoderKL
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, ResNet
 
-from .autoencoder import rate
+from .autoencoder import decode, encode, rate
 from .pictures import mirror
 from .portraits import Portrait
 from .questions import QUESTIONS, Truth
@@ -42,13 +43,22 @@ class Judge(nn.Module):
 
 
 def train_judge(
-    portraits: list[Portrait], drawings: Tensor, workspace: Path, steps: int, seed: int = 5
+    portraits: list[Portrait],
+    drawings: Tensor,
+    autoencoder: AutoencoderKL,
+    workspace: Path,
+    steps: int,
+    seed: int = 5,
 ) -> Judge:
     """Trains, or goes on training, the judge on the training split in every style.
+
+    Half of what it sees went through the autoencoder, as all that it will judge: a judge that knew
+    clean drawings only took one tone of hair in twenty on grey paper for a darker one.
 
     Args:
         portraits: what is drawn.
         drawings: [n, 256, 256] uint8.
+        autoencoder: the finished one.
         workspace: folder of the checkpoint.
         steps: number of steps in all.
         seed: of weights, order and styles.
@@ -72,7 +82,8 @@ def train_judge(
             for index, flip in zip(chosen, flips, strict=True)
         ]
         truth = torch.tensor([Truth.of(f, s).answers for f, s in zip(faces, styles, strict=True)])
-        pictures = _worn(render(mirror(drawings[chosen], flips), styles), generator)
+        some, others = render(mirror(drawings[chosen], flips), styles).split(BATCH // 2)
+        pictures = _worn(torch.cat([autoencoded(autoencoder, some), others]), generator)
         with torch.autocast("cpu", torch.bfloat16):
             logits = judge(pictures)
         losses = [F.cross_entropy(part.float(), truth[:, k]) for k, part in enumerate(logits)]
@@ -95,6 +106,11 @@ def load_judge(workspace: Path) -> Judge:
     return judge.eval()
 
 
+def autoencoded(autoencoder: AutoencoderKL, pictures: Tensor) -> Tensor:
+    """Pictures [b, 3, 128, 128] in [0, 1] as they come back from the autoencoder."""
+    return decode(autoencoder, encode(autoencoder, pictures * 255))
+
+
 def _worn(pictures: Tensor, generator: torch.Generator) -> Tensor:
     """Pictures as a model may draw them: shifted a little, blurred a little, with faint noise."""
     shift = torch.randint(-5, 6, (2,), generator=generator).tolist()
@@ -106,13 +122,17 @@ def _worn(pictures: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def accuracy(
-    judge: Judge, portraits: list[Portrait], drawings: Tensor, seed: int = 6
+    judge: Judge,
+    portraits: list[Portrait],
+    drawings: Tensor,
+    autoencoder: AutoencoderKL,
+    seed: int = 6,
 ) -> dict[str, float]:
-    """The judge's own accuracy on pictures that it has not seen, for each question."""
+    """The judge's own accuracy on test pictures out of the autoencoder, for each question."""
     rng = random.Random(seed)
     styles = [Style.draw_uniform(rng) for _ in portraits]
     truth = torch.tensor([Truth.of(f, s).answers for f, s in zip(portraits, styles, strict=True)])
-    answers = judge.answers(render(drawings, styles))
+    answers = judge.answers(autoencoded(autoencoder, render(drawings, styles)))
     return {
         question: (answers[question] == truth[:, k]).float().mean().item()
         for k, question in enumerate(QUESTIONS)

@@ -26,6 +26,7 @@ from training.models import (
 )
 from training.sample import ddim_sample
 
+from .bundle import read_autoencoder
 from .judge import Judge, accuracy, load_judge
 from .portraits import TONES, Portrait, load_portraits
 from .questions import QUESTIONS, Truth
@@ -122,7 +123,7 @@ def measure(folder: Path, workspace: Path, limit: int | None = None) -> dict[str
         "pictures": len(cases),
         "steps": STEPS,
         "guidance": GUIDANCE,
-        "judge": accuracy(judge, portraits, drawings),
+        "judge": accuracy(judge, portraits, drawings, read_autoencoder(folder)),
         "base": figures_of(answers["base"], [case.captioned for case in cases], portraits, False),
         "adapter": {
             alpha: figures_of(given, [case.wanted for case in cases], portraits, True)
@@ -175,7 +176,7 @@ def answered(
     """
     drawer = Drawer.load(folder)
     parts = (drawer.base.unet, drawer.base.vae, drawer.base.text_encoder, drawer.encoder.model)
-    bundle = [fingerprint(part) for part in (*parts, drawer.adapter) if part is not None]
+    bundle = [fingerprint(part) for part in (*parts, drawer.adapter, judge) if part is not None]
     kept: dict[str, Any] = torch.load(path, weights_only=True) if path.exists() else {}
     if kept.get("bundle") != bundle:
         kept = {"bundle": bundle, "answers": {}}
