@@ -35,7 +35,7 @@ class AlphaOverLayers(io.ComfyNode):
                     "factors",
                     default="",
                     tooltip="Changes the preset by name:factor, with commas between, such as "
-                    "down.2:0.5, mid:1, up.0.1:0. The beginning of a name stands for all layers "
+                    "down.2:0.5, mid:1, up.1.1:0. The beginning of a name stands for all layers "
                     "that begin so, all for every layer; a later entry wins.",
                 ),
             ],
