@@ -107,7 +107,8 @@ class AttentionMap(io.ComfyNode):
         tiles = torch.stack([fit_sketch(row, size) for row in rows])  # [1 or 2, shown, s, s, 3]
         titles = [f"token {int(number) + 1}" for number in shown]
         sheet = to_tensor(contact_sheet(titles, [("", tiles)]))[None]
-        drawn = region_overlay(origin, uses, region_weights(region, grid), size)
+        weights = None if region is None else region_weights(region, grid)
+        drawn = region_overlay(origin, uses, weights, size)
         return io.NodeOutput(sheet, drawn, ui=ui.PreviewImage(sheet))
 
 
@@ -205,10 +206,8 @@ def evaluate_once(model: Any, x: Tensor, sigmas: Tensor, **options: Any) -> Tens
     return model(x, sigmas[0].expand(len(x)), **(options.get("extra_args") or {}))
 
 
-def region_weights(region: Tensor | None, grid: Grid) -> Tensor:
-    """Share of each place of the picture in the region, [h * w]; of all of it without one."""
-    if region is None:
-        return torch.full((math.prod(grid),), 1 / math.prod(grid))
+def region_weights(region: Tensor, grid: Grid) -> Tensor:
+    """Share of each place of the picture in the region, [h * w]."""
     masks = region if region.ndim == 3 else region[None]
     weights = AlphaMask(masks[:1]).on_grid(grid, grid, [None], [0])[0, 0]
     if weights.sum() <= 0:
@@ -216,18 +215,24 @@ def region_weights(region: Tensor | None, grid: Grid) -> Tensor:
     return weights / weights.sum()
 
 
-def region_overlay(origin: SketchOrigin | None, uses: Tensor, weights: Tensor, size: int) -> Tensor:
-    """The sketch, red where a region of the picture looked at more than elsewhere; [1, s, s, 3].
+def region_overlay(
+    origin: SketchOrigin | None, uses: Tensor, weights: Tensor | None, size: int
+) -> Tensor:
+    """The sketch, red where a region of the picture looked at more than the whole picture did.
 
-    White if the sketch came from a file, which does not hold the picture.
+    Args:
+        origin: of the sketch; what comes out is white without it (a file does not hold it).
+        uses: how much each place of the picture attends to each image token, [m, h * w].
+        weights: share of each place in the region, [h * w]; None for where the whole looked.
+        size: side of the square that comes out, [1, size, size, 3].
     """
     if origin is None:
         return torch.ones(1, size, size, 3)
     patches = origin.patches[0]  # [m, p]
-    here, everywhere = (
-        (uses @ w) @ patches for w in (weights, torch.full_like(weights, 1 / len(weights)))
-    )
-    shares = here if torch.equal(here, everywhere) else (here / everywhere).clamp(min=1) - 1
+    shares = uses.mean(1) @ patches  # [p]
+    if weights is not None:
+        here = weights @ uses.T @ patches
+        shares = (here / shares.clamp(min=1e-12) - 1).clamp(min=0)
     return sketch_overlay(origin, shares[None], size)
 
 

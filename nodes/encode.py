@@ -59,6 +59,7 @@ class EncodeSketch(io.ComfyNode):
                     default=1,
                     min=1,
                     max=4,
+                    optional=True,  # graphs that were saved before it was there do not have it
                     tooltip="For large, detailed sketches. 1: seen as a whole. 2 to 4: beside it "
                     "also in parts, so many along its shorter side, so that fine lines survive "
                     "CLIP's small picture; the details then weigh more than the whole.",

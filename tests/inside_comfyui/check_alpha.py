@@ -74,7 +74,9 @@ def test_all_layers_off_is_as_without_the_node(mini, apply, sample, layers):
 
 
 def test_layers_that_the_model_lacks_are_named(apply, layers):
-    with pytest.raises(ValueError, match=r"input layers.*'down.7'.*It has down.0.0, .*mid, up.0.0"):
+    with pytest.raises(
+        ValueError, match=r"input layers.*'down.7'.*It has down.0.0, .*up.2.1, mid;"
+    ):
         apply(layers=layers("down.7:1"))
 
 

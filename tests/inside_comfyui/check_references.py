@@ -98,3 +98,15 @@ def test_negative_sketches_go_one_to_a_latent(mini, apply, sample):
         negative = mini.encode(pictures[number : number + 1])
         expected = sample(apply(negative_sketch=negative), batch=2)[number]
         torch.testing.assert_close(together[number], expected, rtol=0, atol=1e-4)
+
+
+def test_a_sampler_past_the_wrappers_cannot_tell_prompts_apart(mini, apply):
+    model, _ = apply(prompt=mini.positive)
+    options = {**model.model_options["transformer_options"], "cond_or_uncond": [1, 0]}
+    with pytest.raises(ValueError, match="Disconnect the input prompt"):
+        model.model.apply_model(
+            torch.randn(2, 4, 16, 16),
+            torch.ones(2),
+            c_crossattn=torch.randn(2, 77, 128),
+            transformer_options=options,
+        )

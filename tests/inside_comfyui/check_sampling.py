@@ -181,7 +181,7 @@ def test_a_sampler_past_the_wrappers_gets_roles_by_position(apply, watch):
 
 
 def test_a_sampler_past_the_wrappers_cannot_honour_a_range(apply):
-    with pytest.raises(ValueError, match="start_percent and end_percent are unknown"):
+    with pytest.raises(ValueError, match="start_percent, end_percent and curve are unknown"):
         _bare_call(apply(end_percent=0.5))
 
 

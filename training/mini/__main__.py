@@ -130,6 +130,9 @@ def adapter_stage(world: World) -> None:
     settings = {
         "model.base": world.bundle,
         "data.folders": world.workspace / "adapter_pictures",
+        # What the base makes of the full caption: hair like the reference's, and sooner.
+        "data.teacher_column": "full_text",
+        "objective.taught": 0.25,
         "run.output": world.workspace / "adapter",
         "run.max_steps": world.steps["adapter"],
     }
