@@ -66,7 +66,7 @@ def test_tokens_that_do_not_fit_are_refused(tmp_path, tokens, unconditional, mes
 
 
 def test_the_fingerprint_tells_adapters_apart_but_not_their_types():
-    first, second = (tiny_adapter(seed).state_dict() for seed in (0, 1))
+    first, second = (tiny_adapter(seed=seed).state_dict() for seed in (0, 1))
     assert adapter_fingerprint(first) != adapter_fingerprint(second)
     halves = {key: tensor.half() for key, tensor in first.items()}
     floats = {key: tensor.float() for key, tensor in halves.items()}
