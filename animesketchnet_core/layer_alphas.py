@@ -76,40 +76,32 @@ class _Place:
     """Where in the UNet an attention sits.
 
     Attributes:
-        part: "down", "mid" or "up".
-        level: 0 is the coarsest that attends, and the middle block; 1 has twice its resolution, ...
+        block: "down.2", "mid", "up.0", ...
         attention: its number in the block.
-        last: whether it is the block's last.
-        levels: how many levels of the UNet attend.
-        finest: whether the finest of them is the UNet's finest (SD v1.5; not SDXL).
+        level: 0 is the coarsest level that attends, with the middle block; 1 the next finer, ...
+        finest: whether no finer level attends.
     """
 
-    part: str
-    level: int
+    block: str
     attention: int
-    last: bool
-    levels: int
+    level: int
     finest: bool
 
 
-def _style(place: _Place) -> float:
-    if not place.finest:  # SDXL: Wang et al. 2024 (InstantStyle, arXiv:2404.02733), section 3.3
-        return float(place.part == "up" and place.level == 0 and place.attention == 1)
-    coarse = place.level == 0 and not (place.part == "up" and place.last)
-    return float(not coarse)
-
-
 def _composition(place: _Place) -> float:
-    coarse = place.part == "down" and place.level == 0
-    if not place.finest:
-        return float(coarse and place.last)
-    return float(coarse) * (1.0 if place.last else 0.25)
+    return float(place.level == 0)
+
+
+def _style(place: _Place) -> float:
+    return float(place.level > 0)
 
 
 def _line(place: _Place) -> float:
-    return float(place.level == place.levels - 1)
+    return float(place.finest)
 
 
+# SD v1.5 and all that attends on its finest level. Measured on the mini models, whose coarsest
+# level draws the reference's hair but not its pencil and paper, and the other way round.
 PRESETS: Mapping[str, Callable[[_Place], float]] = {
     ALL: lambda place: 1.0,
     "style": _style,
@@ -117,24 +109,29 @@ PRESETS: Mapping[str, Callable[[_Place], float]] = {
     "line": _line,
 }
 
+# SDXL: Wang et al. 2024 (InstantStyle, arXiv:2404.02733), section 3.3.
+_SDXL_PRESETS: Mapping[str, Callable[[_Place], float]] = {
+    **PRESETS,
+    "style": lambda place: float((place.block, place.attention) == ("up.0", 1)),
+    "composition": lambda place: float((place.block, place.attention) == ("down.2", 1)),
+}
+
 
 def _preset_factors(preset: str, names: Mapping[int, str]) -> dict[int, float]:
-    parts = {index: name.split(".") for index, name in names.items()}
-    down = {int(p[1]) for p in parts.values() if p[0] == "down"}
-    up = {int(p[1]) for p in parts.values() if p[0] == "up"}
-    blocks: dict[tuple[str, ...], int] = {}  # the last attention of each block
-    for part in parts.values():
-        blocks[tuple(part[:2])] = int(part[2]) if len(part) > 2 else 0
+    places = {index: name.split(".") for index, name in names.items()}
+    down = [int(part[1]) for part in places.values() if part[0] == "down"]
+    presets = PRESETS if min(down) == 0 else _SDXL_PRESETS
+    coarsest_up = min(int(part[1]) for part in places.values() if part[0] == "up")
 
-    def place(part: list[str]) -> _Place:
-        if part[0] == "mid":
-            return _Place("mid", 0, 0, True, len(down), 0 in down)
-        block, attention = int(part[1]), int(part[2])
-        level = max(down) - block if part[0] == "down" else block - min(up)
-        last = attention == blocks[tuple(part[:2])]
-        return _Place(part[0], level, attention, last, len(down), 0 in down)
+    def place(part: str, *numbers: str) -> _Place:
+        if part == "mid":
+            return _Place("mid", 0, 0, finest=False)
+        block, attention = int(numbers[0]), int(numbers[1])
+        level = max(down) - block if part == "down" else block - coarsest_up
+        finest = level == max(down) - min(down)
+        return _Place(f"{part}.{block}", attention, level, finest)
 
-    return {index: PRESETS[preset](place(part)) for index, part in parts.items()}
+    return {index: presets[preset](place(*part)) for index, part in places.items()}
 
 
 def layer_name(layer: CrossAttentionLayer) -> str:

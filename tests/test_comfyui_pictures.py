@@ -71,23 +71,6 @@ def forget_results(comfyui: ComfyUIServer) -> None:
     comfyui.run({"1": EMPTY, "2": SAVE})
 
 
-@pytest.mark.parametrize(
-    ("name", "size"),
-    [("mini_alpha_over_steps", (128, 128)), ("mini_alpha_sweep", (5 * 128, 14 + 128))],
-)
-def test_the_other_mini_graphs_draw(
-    comfyui: ComfyUIServer, quickstart: Workflow, name: str, size: tuple[int, int]
-) -> None:
-    path = ROOT / "workflows/api" / f"{name}.json"
-    workflow = json.loads(path.read_text(encoding="utf-8"))
-    workflow[REFERENCE] = quickstart[REFERENCE]
-    [sampler] = (node for node in workflow.values() if "steps" in node["inputs"])
-    sampler["inputs"]["steps"] = 2
-    drawn = draw(comfyui, workflow)
-    assert drawn.shape == (size[1], size[0], 3)
-    assert drawn.std() > 5
-
-
 def test_a_picture_comes_back_with_what_clip_saw(
     comfyui: ComfyUIServer, quickstart: Workflow
 ) -> None:
@@ -249,3 +232,20 @@ def test_english_is_what_the_nodes_say(comfyui: ComfyUIServer) -> None:
             assert texts["tooltip"] == inputs[name][1]["tooltip"]
         tooltips = [output["tooltip"] for output in words["outputs"].values()]
         assert tooltips == definition["output_tooltips"]
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [("mini_alpha_over_steps", (128, 128)), ("mini_alpha_sweep", (5 * 128, 14 + 128))],
+)
+def test_the_other_mini_graphs_draw(
+    comfyui: ComfyUIServer, quickstart: Workflow, name: str, size: tuple[int, int]
+) -> None:
+    path = ROOT / "workflows/api" / f"{name}.json"
+    workflow = json.loads(path.read_text(encoding="utf-8"))
+    workflow[REFERENCE] = quickstart[REFERENCE]
+    [sampler] = (node for node in workflow.values() if "steps" in node["inputs"])
+    sampler["inputs"]["steps"] = 2
+    drawn = draw(comfyui, workflow)
+    assert drawn.shape == (size[1], size[0], 3)
+    assert drawn.std() > 5
