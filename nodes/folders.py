@@ -26,6 +26,12 @@ def register_folders() -> None:
     _register(SKETCHES, sketch_folder(), {".safetensors"})
 
 
+def file_stamp(path: Path) -> str:
+    """What changes when a file does, for ComfyUI's cache of results."""
+    status = path.stat()
+    return f"{status.st_mtime_ns} {status.st_size}"
+
+
 def _in_models(name: str) -> str:
     return os.path.join(folder_paths.models_dir, name)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from comfy_api.latest import io
@@ -11,7 +10,7 @@ from ..animesketchnet_core.weight_container import open_weights
 from ..animesketchnet_core.weight_file import read_adapter
 from ..animesketchnet_core.weight_kinds import WHERE, WrongAdapterError, check_kind
 from ..animesketchnet_core.weight_layouts import canonical_keys
-from .folders import adapter_files, adapter_path
+from .folders import adapter_files, adapter_path, file_stamp
 from .links import AnimeSketchNetType, LoadedAdapter
 from .schema import schema
 
@@ -54,8 +53,7 @@ class LoadAnimeSketchNet(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, adapter_name: str) -> str:
         """Changes when the file does, so that a newer training run's weights are seen."""
-        status = os.stat(found_file(adapter_name))
-        return f"{status.st_mtime_ns} {status.st_size}"
+        return file_stamp(found_file(adapter_name))
 
     @classmethod
     def execute(cls, adapter_name: str) -> io.NodeOutput:

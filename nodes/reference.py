@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -77,8 +78,9 @@ class SketchReference:
             K' and V' with one row for each chunk; with several sketches, one for each latent of
             each chunk.
         """
-        each_latent = max(self.count, _rows(self._unconditional)) > 1
-        chosen = tuple(latents) if each_latent else (0,)
+        # Windows that move over a long batch see the same sketches again after so many latents.
+        period = math.lcm(self.count, _rows(self._unconditional))
+        chosen = tuple(i % period for i in latents) if period > 1 else (0,)
         return self._kept(self._arrange, device, dtype, gets_sketch, chosen)
 
     def masks(

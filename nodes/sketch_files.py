@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import folder_paths
 from comfy_api.latest import io, ui
 
 from ..animesketchnet_core.sketch_file import SketchFile, SketchFileError, adapter_fingerprint
-from .folders import SKETCHES, sketch_folder
+from .folders import SKETCHES, file_stamp, sketch_folder
 from .links import AnimeSketchNetType, EncodedSketch, LoadedAdapter, SketchType
 from .schema import schema
 
@@ -96,8 +95,7 @@ class LoadSketch(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, animesketchnet: LoadedAdapter, sketch_name: str) -> str:
         """Changes when the file does."""
-        status = os.stat(sketch_path(sketch_name))
-        return f"{status.st_mtime_ns} {status.st_size}"
+        return file_stamp(sketch_path(sketch_name))
 
     @classmethod
     def execute(cls, animesketchnet: LoadedAdapter, sketch_name: str) -> io.NodeOutput:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from ..animesketchnet_core.anime2sketch_file import (
     read_anime2sketch,
 )
 from ..animesketchnet_core.anime2sketch_strips import memory_needed
-from .folders import sketcher_files, sketcher_path
+from .folders import file_stamp, sketcher_files, sketcher_path
 from .links import Patcher
 from .schema import schema
 
@@ -101,8 +100,7 @@ class LoadSketchModel(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, model_name: str) -> str:
         """Changes when the file does."""
-        status = os.stat(found_sketcher(model_name))
-        return f"{status.st_mtime_ns} {status.st_size}"
+        return file_stamp(found_sketcher(model_name))
 
     @classmethod
     def execute(cls, model_name: str) -> io.NodeOutput:

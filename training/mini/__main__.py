@@ -36,7 +36,7 @@ from .pictures import choose_for_adapter, draw_pictures, load_pictures
 from .portraits import load_portraits
 from .sheet import draw_sheet
 
-# Steps of each stage. The weights in the repository had fewer: see the model card.
+# Steps of each stage. The weights in the repository had others: see the model card.
 STEPS = {
     "autoencoder": 6000,
     "encoder": 4000,
