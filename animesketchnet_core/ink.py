@@ -47,11 +47,20 @@ _P = 20.0
 _PHI = 40.0
 _LIGHTEST_INK = 0.9  # grain of white paper stays paper, whatever the share
 _SAMPLES = 1 << 20
+_SHARES = torch.linspace(0.75, 1.25, 51)  # around the share that is asked for
+_STEP = 0.02  # between shades of a flat colour or a soft gradient there is less
 
 
 def _threshold(s: Tensor, share: float) -> Tensor:
-    """Soft threshold of the response [h, w] at the value that `share` of it lies below."""
+    """Soft threshold of the response [h, w] at the value that `share` of it lies below.
+
+    A picture of few flat colours has a step near that share, and nothing in between: there the
+    threshold lies in the middle of the step, so that a colour is ink as a whole or not at all.
+    """
     values = s.flatten()
     values = values[:: max(1, len(values) // _SAMPLES)].sort().values
-    epsilon = values[int(share * (len(values) - 1))].clamp(max=_LIGHTEST_INK)
-    return 1 + torch.tanh(_PHI * (s - epsilon).clamp(max=0))
+    near = values[(share * _SHARES * (len(values) - 1)).long()]
+    steps = near.diff()
+    widest = int(steps.argmax())
+    epsilon = near[widest : widest + 2].mean() if steps[widest] > _STEP else near[len(near) // 2]
+    return 1 + torch.tanh(_PHI * (s - epsilon.clamp(max=_LIGHTEST_INK)).clamp(max=0))

@@ -12,6 +12,7 @@ from .clean_sketch import CleanSketch
 from .combine import CombineSketches
 from .compare import CompareSketches
 from .encode import EncodeSketch
+from .example_pictures import offer_pictures
 from .folders import register_folders
 from .info import AdapterInfo
 from .load import LoadAnimeSketchNet
@@ -23,6 +24,7 @@ from .sketch_model import LoadSketchModel
 from .sweep import AlphaSweep
 
 register_folders()
+offer_pictures()
 
 
 class AnimeSketchNetExtension(ComfyExtension):

@@ -17,7 +17,7 @@ from .schema import schema
 
 
 class CompareSketches(io.ComfyNode):
-    """Reference and pictures in, labelled row and similarities out."""
+    """Reference and pictures in, labelled grid and similarities out."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -26,16 +26,20 @@ class CompareSketches(io.ComfyNode):
             node_id="AnimeSketchNetCompare",
             display_name="Compare with Sketch",
             category="AnimeSketchNet",
-            description="Lays pictures beside their reference sketch, and says how alike CLIP "
+            description="Lays pictures below their reference sketches, and says how alike CLIP "
             "finds them: 1 is the same picture to it.",
             search_aliases=["similarity", "clip score", "side by side", "evaluate"],
             inputs=[
                 io.ClipVision.Input("clip_vision", tooltip="The encoder that judges."),
-                io.Image.Input("sketch", tooltip="The reference."),
+                io.Image.Input(
+                    "sketch",
+                    tooltip="The reference. Several go one to a picture, and start over when "
+                    "there are more pictures.",
+                ),
                 io.Image.Input("images", tooltip="What was drawn after it, one or many."),
             ],
             outputs=[
-                io.Image.Output("grid", display_name="grid", tooltip="One row, labelled."),
+                io.Image.Output("grid", display_name="grid", tooltip="Pictures below their references, labelled."),
                 io.Float.Output(
                     "similarity",
                     display_name="similarity",
@@ -48,16 +52,14 @@ class CompareSketches(io.ComfyNode):
     @classmethod
     def execute(cls, clip_vision: Any, sketch: Tensor, images: Tensor) -> io.NodeOutput:
         """Embeds all pictures as CLIP would see them as references."""
+        sketch = sketch[torch.arange(len(images)) % len(sketch)]  # as Apply deals them out
         size = clip_vision.image_size
-        pictures = [fit_sketch(x, size) for x in (sketch[:1], images)]
-        pixels = pixel_values(torch.cat(pictures))
-        embeddings = encode(clip_vision, pixels, ImageFeatures.IMAGE_EMBEDDING)
-        similarities = F.cosine_similarity(embeddings[:1], embeddings[1:]).tolist()
-        height, width = images.shape[1:3]
-        reference = fit_sketch(sketch[:1], max(height, width))
-        shown = fit_sketch(images, max(height, width))
-        titles = ["reference", *(f"{value:.3f}" for value in similarities)]
-        row = torch.cat([reference, shown])[None]  # [1, pictures, s, s, 3]
-        grid = to_tensor(contact_sheet(titles, [("", row)]))[None]
+        pixels = pixel_values(torch.cat([fit_sketch(x, size) for x in (sketch, images)]))
+        references, pictures = encode(clip_vision, pixels, ImageFeatures.IMAGE_EMBEDDING).chunk(2)
+        similarities = F.cosine_similarity(references, pictures).tolist()
+        side = max(images.shape[1:3])
+        rows = torch.stack([fit_sketch(x, side) for x in (sketch, images)])  # [2, n, s, s, 3]
+        titles = [f"{value:.3f}" for value in similarities]
+        grid = to_tensor(contact_sheet(titles, [("", rows)]))[None]
         mean = sum(similarities) / len(similarities)
         return io.NodeOutput(grid, mean, ui=ui.PreviewImage(grid))

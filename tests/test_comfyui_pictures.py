@@ -40,10 +40,8 @@ Workflow = dict[str, dict[str, Any]]
 
 @pytest.fixture(scope="module")
 def quickstart(comfyui: ComfyUIServer) -> Workflow:
-    """The shipped workflow with three steps, its reference uploaded."""
-    workflow = copy.deepcopy(QUICKSTART)
-    workflow[REFERENCE]["inputs"]["image"] = comfyui.upload_image(ROOT / "workflows/reference.png")
-    return changed(workflow, {SAMPLER: {"steps": 3}})
+    """The shipped workflow with three steps."""
+    return changed(QUICKSTART, {SAMPLER: {"steps": 3}})
 
 
 def changed(workflow: Workflow, changes: dict[str, dict[str, Any]]) -> Workflow:

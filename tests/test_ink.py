@@ -32,6 +32,15 @@ def test_a_dark_area_is_filled_where_lines_would_leave_it_white():
     assert lines[0, 20:108, 54:75].min() > 0.9
 
 
+@pytest.mark.parametrize("dark", [0.33, 0.39])  # 36% is asked for
+def test_a_flat_colour_is_ink_as_a_whole_or_not_at_all(dark):
+    image = torch.full((1, 100, 100, 3), 0.9)
+    image[:, :, : round(100 * dark)] = 0.4
+    drawing = extract_ink(image, detail=0.9)
+    assert drawing[0, :, : round(100 * dark) - 8].max() < 0.01
+    assert drawing[0, :, round(100 * dark) + 8 :].min() > 0.99
+
+
 @pytest.mark.parametrize("exposure", [0.15, 0.5, 1.0])
 def test_a_dark_picture_gets_as_much_ink_as_a_bright_one(exposure):
     """A fixed threshold makes the dark one all black."""

@@ -152,7 +152,15 @@ def test_a_picture_is_most_like_itself(mini, nodes, picture):
     grid, mean = nodes.Compare(mini.clip_vision, picture(seed=1), pictures[:1]).args
     assert mean == pytest.approx(1, abs=1e-4)
     assert nodes.Compare(mini.clip_vision, picture(seed=1), pictures).args[1] < 1 - 1e-4
-    assert grid.shape[2] == 2 * 61
+    assert grid.shape[2] == 61
+
+
+def test_references_go_one_to_a_picture_when_compared(mini, nodes, picture):
+    pictures = torch.cat([picture(seed=1), picture(seed=2)])
+    grid, mean = nodes.Compare(mini.clip_vision, pictures, pictures.repeat(2, 1, 1, 1)).args
+    assert mean == pytest.approx(1, abs=1e-4)
+    assert grid.shape[2] == 4 * 61
+    assert nodes.Compare(mini.clip_vision, pictures, pictures.flip(0)).args[1] < 1 - 1e-4
 
 
 def test_info_tells_the_sizes(mini, nodes):

@@ -1,0 +1,161 @@
+"""The workflows in a real browser: Chromium with the frontend that ComfyUI serves."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from comfyui_server import ComfyUIServer
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+ROOT = Path(__file__).parents[1]
+GRAPHS = sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "msedge")
+QUIET = (
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+    "--disable-background-networking", "--disable-component-update",
+)  # fmt: skip
+OUTSIDE = ("https://", "Error fetching file size")  # of downloads; ComfyUI's own policy forbids it
+
+RECTANGLES = """() => app.graph.nodes.map(node => {
+    const [x, y, width, height] = node.getBounding();
+    return [node.title, x, y, x + width, y + height];
+})"""
+ACTIVE = "app.extensionManager.workflow.activeWorkflow?.path"
+TO_API = "async () => (await app.graphToPrompt()).output"
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Chromium, without a window."""
+    sync = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
+    found = next(filter(None, map(shutil.which, CHROMIUM)), None)
+    if found is None:
+        pytest.skip(f"no browser: none of {', '.join(CHROMIUM)} is installed")
+    with sync.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=QUIET)
+        yield browser
+        browser.close()
+
+
+class Frontend:
+    """ComfyUI's page, and the faults that its console told of since the last look."""
+
+    def __init__(self, page: Page, url: str) -> None:
+        self.page = page
+        self._faults: list[str] = []
+        page.on("pageerror", lambda error: self._faults.append(str(error)))
+        page.on("console", self._hear)
+        page.goto(url)
+        page.wait_for_function("() => window.app?.graph && app.vueAppReady", timeout=120_000)
+
+    def _hear(self, message: Any) -> None:
+        where = f"{message.text} ({message.location.get('url')})"
+        if message.type == "error" and not any(part in where for part in OUTSIDE):
+            self._faults.append(where)
+
+    def faults(self) -> list[str]:
+        """Returns what went wrong since the last call."""
+        faults, self._faults = self._faults, []
+        return faults
+
+    def open_template(self, name: str) -> None:
+        """Opens a template as a user does, in the template browser."""
+        self.page.get_by_text("Templates", exact=True).first.click()
+        self.page.get_by_text("AnimeSketchNet", exact=True).click()
+        card = self.page.get_by_test_id(f"template-workflow-{name}")
+        card.scroll_into_view_if_needed()
+        self.faults()  # ComfyUI's own templates are not installed: their list is missing
+        before = self.page.evaluate(ACTIVE)
+        card.click()
+        self.page.wait_for_function(f"before => {ACTIVE} !== before", arg=before)
+        self.page.wait_for_timeout(1000)  # dialogs come a moment later
+
+    def place(self, node: int, widget: str, share: float) -> tuple[float, float]:
+        """Returns the point of the window at a share of a widget's width."""
+        return tuple(
+            self.page.evaluate(
+                """([id, name, share]) => {
+                    const node = app.graph.getNodeById(id);
+                    const widget = node.widgets.find(widget => widget.name === name);
+                    const edge = 15;  // litegraph's margin of a widget
+                    const x = node.pos[0] + edge + share * (node.size[0] - 2 * edge);
+                    const [left, top] = app.canvasPosToClientPos([x, node.pos[1] + widget.y + 10]);
+                    return [left, top];
+                }""",
+                [node, widget, share],
+            )
+        )
+
+    def value(self, node: int, widget: str) -> Any:
+        """Returns a widget's value."""
+        return self.page.evaluate(
+            "([id, name]) => app.graph.getNodeById(id).widgets.find(w => w.name === name).value",
+            [node, widget],
+        )
+
+    def pixels(self, node: int) -> list[int]:
+        """Waits for the picture that a node shows, and returns its width and height."""
+        self.page.wait_for_function(
+            "id => app.graph.getNodeById(id).imgs?.[0]?.complete", arg=node, timeout=120_000
+        )
+        return self.page.evaluate(
+            "id => (p => [p.naturalWidth, p.naturalHeight])(app.graph.getNodeById(id).imgs[0])",
+            node,
+        )
+
+
+@pytest.fixture(scope="module")
+def frontend(comfyui: ComfyUIServer, browser: Browser) -> Iterator[Frontend]:
+    """A page on the running server."""
+    page = browser.new_page(viewport={"width": 1600, "height": 1000})
+    # A first visit starts with the template browser; we open it ourselves.
+    page.request.post(f"{comfyui.url}/settings", data={"Comfy.TutorialCompleted": True})
+    yield Frontend(page, comfyui.url)
+    page.close()
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_a_template_opens_as_it_was_written(frontend: Frontend, name: str) -> None:
+    frontend.open_template(name)
+    assert frontend.faults() == []
+    assert frontend.page.get_by_text("Missing Node Types").count() == 0
+    models = json.loads((ROOT / "workflows" / f"{name}.json").read_text(encoding="utf-8"))["nodes"]
+    models = [m for node in models for m in node["properties"].get("models", ())]
+    for model in models:  # the dialog that offers to download what is missing
+        listed = f"{model['directory']} / {model['name']}"
+        assert frontend.page.get_by_text(listed, exact=True).is_visible()
+    if models:
+        frontend.page.keyboard.press("Escape")
+        frontend.page.locator(".p-dialog-mask").wait_for(state="detached")
+    api = json.loads((ROOT / "workflows/api" / f"{name}.json").read_text(encoding="utf-8"))
+    shown = frontend.page.evaluate(TO_API)
+    assert {key: (n["class_type"], n["inputs"]) for key, n in shown.items()} == {
+        key: (n["class_type"], n["inputs"]) for key, n in api.items()
+    }
+    rectangles = frontend.page.evaluate(RECTANGLES)
+    for k, (title, left, top, right, bottom) in enumerate(rectangles):
+        for other, x, y, x_end, y_end in rectangles[k + 1 :]:
+            apart = right <= x or x_end <= left or bottom <= y or y_end <= top
+            assert apart, f"{title} lies on {other}"
+
+
+def test_quickstart_draws_when_alpha_is_moved_and_run_is_pressed(frontend: Frontend) -> None:
+    frontend.open_template("mini_quickstart")
+    frontend.page.evaluate("app.graph.getNodeById(8).widgets[2].value = 3")
+    frontend.page.mouse.move(*frontend.place(4, "alpha", 0.5))
+    frontend.page.mouse.down()
+    frontend.page.mouse.move(*frontend.place(4, "alpha", 0.8), steps=5)
+    frontend.page.mouse.up()
+    assert frontend.value(4, "alpha") == pytest.approx(0.8, abs=0.02)
+    frontend.page.get_by_role("button", name="Run", exact=True).click()
+    assert frontend.pixels(10) == [128, 128]
+    assert frontend.pixels(3) == [112, 112]  # what CLIP sees
+    assert frontend.faults() == []
