@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from comfy_api.latest import io, ui
-from PIL import Image, ImageDraw
+from comfy_api.latest import io
 
 from ..animesketchnet_core.alpha_curve import PRESETS, AlphaCurve
-from ..animesketchnet_core.contact_sheet import to_tensor, write
 from .links import CurveType
 from .schema import schema
 
@@ -19,7 +17,7 @@ class AlphaOverSteps(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         """Describes the node."""
-        return schema(
+        made = schema(
             node_id="AnimeSketchNetAlphaOverSteps",
             display_name="Alpha over Steps",
             category="AnimeSketchNet",
@@ -45,6 +43,9 @@ class AlphaOverSteps(io.ComfyNode):
             ],
             outputs=[CurveType.Output("curve", tooltip="For Apply AnimeSketchNet.")],
         )
+        # For web/curve_editor.js, which draws them.
+        made.inputs[1].extra_dict = {"presets": {k: v.to_text() for k, v in PRESETS.items()}}
+        return made
 
     @classmethod
     def validate_inputs(cls, preset: str | None, points: str | None) -> bool | str:
@@ -59,31 +60,5 @@ class AlphaOverSteps(io.ComfyNode):
 
     @classmethod
     def execute(cls, preset: str, points: str) -> io.NodeOutput:
-        """Reads the curve and shows it."""
-        curve = PRESETS[preset] if preset != CUSTOM else AlphaCurve.from_text(points)
-        return io.NodeOutput(curve, ui=ui.PreviewImage(to_tensor(plot(curve))[None]))
-
-
-WIDTH, HEIGHT, MARGIN = 320, 160, 24  # pixels
-
-
-def plot(curve: AlphaCurve) -> Image.Image:
-    """Draws the curve: progress from left to right, the factor of alpha upwards."""
-    top = max(1.0, *(factor for _, factor in curve.points))
-
-    def place(progress: float, factor: float) -> tuple[float, float]:
-        x = MARGIN + progress * (WIDTH - 2 * MARGIN)
-        return x, HEIGHT - MARGIN - factor / top * (HEIGHT - 2 * MARGIN)
-
-    image = Image.new("RGB", (WIDTH, HEIGHT), "white")
-    pen = ImageDraw.Draw(image)
-    pen.rectangle((place(0, top), place(1, 0)), outline="lightgrey")
-    first, last = curve.points[0], curve.points[-1]
-    line = [place(0, first[1]), *(place(*point) for point in curve.points), place(1, last[1])]
-    pen.line(line, fill="black", width=2)
-    for x, y in (place(*point) for point in curve.points):
-        pen.ellipse((x - 3, y - 3, x + 3, y + 3), fill="black")
-    write(image, f"alpha x {top:g}", (0, 4), WIDTH, 16)
-    write(image, "first step", (0, HEIGHT - 20), WIDTH, 16)
-    write(image, "last step", (WIDTH - 80, HEIGHT - 20), 80, 16)
-    return image
+        """Looks the preset up, or reads the points."""
+        return io.NodeOutput(PRESETS[preset] if preset != CUSTOM else AlphaCurve.from_text(points))

@@ -41,6 +41,7 @@ class AttentionMap(io.ComfyNode):
             "in the picture it is used (above) and which part of the sketch it was read from "
             "(below). With a region: which part of the sketch drew that region of the picture.",
             search_aliases=["heatmap", "explain", "visualize", "daam", "debug"],
+            is_output_node=True,  # it shows what it made
             inputs=[
                 io.Model.Input("model", tooltip="From Apply AnimeSketchNet."),
                 io.Conditioning.Input("positive", tooltip="The prompt of the picture."),

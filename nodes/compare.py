@@ -29,6 +29,7 @@ class CompareSketches(io.ComfyNode):
             description="Lays pictures below their reference sketches, and says how alike CLIP "
             "finds them: 1 is the same picture to it.",
             search_aliases=["similarity", "clip score", "side by side", "evaluate"],
+            is_output_node=True,  # it shows what it made
             inputs=[
                 io.ClipVision.Input("clip_vision", tooltip="The encoder that judges."),
                 io.Image.Input(
@@ -39,7 +40,11 @@ class CompareSketches(io.ComfyNode):
                 io.Image.Input("images", tooltip="What was drawn after it, one or many."),
             ],
             outputs=[
-                io.Image.Output("grid", display_name="grid", tooltip="Pictures below their references, labelled."),
+                io.Image.Output(
+                    "grid",
+                    display_name="grid",
+                    tooltip="Pictures below their references, labelled.",
+                ),
                 io.Float.Output(
                     "similarity",
                     display_name="similarity",

@@ -32,6 +32,7 @@ class AlphaSweep(io.ComfyNode):
             description="Draws the same picture, from the same noise, at several alphas, and lays "
             "them side by side: the quick way to the alpha that you want.",
             search_aliases=["xy plot", "grid", "compare weights", "alpha grid"],
+            is_output_node=True,  # it shows what it made
             inputs=[
                 io.Model.Input("model", tooltip="Without this sketch; the node applies it."),
                 SketchType.Input("sketch", tooltip="From Encode Sketch."),

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import copy
+import io
 import json
+import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from PIL import Image
 
-from comfyui_server import ComfyUIServer
+from animesketchnet_core.alpha_curve import AlphaCurve
+from animesketchnet_core.mini import MINI_FOLDER, adapter_path
+from tests.every_node import NO_FILE, every_node
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
+
+    from tests.conftest import Server
 
 ROOT = Path(__file__).parents[1]
 GRAPHS = sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
@@ -103,6 +112,8 @@ class Frontend:
 
     def pixels(self, node: int) -> list[int]:
         """Waits for the picture that a node shows, and returns its width and height."""
+        # What is out of sight is not loaded.
+        self.page.evaluate("id => app.canvas.centerOnNode(app.graph.getNodeById(id))", node)
         self.page.wait_for_function(
             "id => app.graph.getNodeById(id).imgs?.[0]?.complete", arg=node, timeout=120_000
         )
@@ -111,9 +122,37 @@ class Frontend:
             node,
         )
 
+    def run(self, server: Server) -> None:
+        """Presses Run, and waits for the end."""
+        finished = len(json.loads(server.get("/history")))
+        self.page.get_by_role("button", name="Run", exact=True).click()
+        while len(histories := json.loads(server.get("/history"))) == finished:
+            time.sleep(0.2)
+        last = list(histories.values())[-1]
+        assert last["status"]["status_str"] == "success", last["status"]["messages"]
+
+    def picture_of(self, kind: str) -> Image.Image:
+        """Returns a picture of the first node of a kind, as it stands in the graph."""
+        left, top, right, bottom = self.page.evaluate(
+            """kind => {
+                const node = app.graph.nodes.find(node => node.type === kind);
+                app.canvas.ds.scale = 1;
+                app.canvas.centerOnNode(node);
+                app.canvas.draw(true, true);
+                const [x, y, width, height] = node.getBounding();
+                return [[x, y], [x + width, y + height]].flatMap(p => app.canvasPosToClientPos(p));
+            }""",
+            kind,
+        )
+        self.page.wait_for_timeout(300)
+        edge = 12
+        clip = {"x": left - edge, "y": top - edge}
+        clip |= {"width": right - left + 2 * edge, "height": bottom - top + 2 * edge}
+        return Image.open(io.BytesIO(self.page.screenshot(clip=clip))).convert("RGB")
+
 
 @pytest.fixture(scope="module")
-def frontend(comfyui: ComfyUIServer, browser: Browser) -> Iterator[Frontend]:
+def frontend(comfyui: Server, browser: Browser) -> Iterator[Frontend]:
     """A page on the running server."""
     page = browser.new_page(viewport={"width": 1600, "height": 1000})
     # A first visit starts with the template browser; we open it ourselves.
@@ -147,7 +186,9 @@ def test_a_template_opens_as_it_was_written(frontend: Frontend, name: str) -> No
             assert apart, f"{title} lies on {other}"
 
 
-def test_quickstart_draws_when_alpha_is_moved_and_run_is_pressed(frontend: Frontend) -> None:
+def test_quickstart_draws_when_alpha_is_moved_and_run_is_pressed(
+    frontend: Frontend, comfyui: Server
+) -> None:
     frontend.open_template("mini_quickstart")
     frontend.page.evaluate("app.graph.getNodeById(8).widgets[2].value = 3")
     frontend.page.mouse.move(*frontend.place(4, "alpha", 0.5))
@@ -155,7 +196,79 @@ def test_quickstart_draws_when_alpha_is_moved_and_run_is_pressed(frontend: Front
     frontend.page.mouse.move(*frontend.place(4, "alpha", 0.8), steps=5)
     frontend.page.mouse.up()
     assert frontend.value(4, "alpha") == pytest.approx(0.8, abs=0.02)
-    frontend.page.get_by_role("button", name="Run", exact=True).click()
+    frontend.run(comfyui)
     assert frontend.pixels(10) == [128, 128]
     assert frontend.pixels(3) == [112, 112]  # what CLIP sees
     assert frontend.faults() == []
+
+
+def test_the_curve_is_edited_with_the_mouse(frontend: Frontend) -> None:
+    frontend.open_template("mini_alpha_over_steps")
+    mouse, node = frontend.page.mouse, 12
+    assert frontend.value(node, "preset") == "lines last"
+    curve = frontend.page.locator(".animesketchnet-curve")
+    points = curve.locator("circle")
+    assert points.count() == 2  # 0.3:0, 0.5:1
+    box, place = curve.bounding_box(), points.last.bounding_box()
+    assert box
+    assert place
+    mouse.move(place["x"] + place["width"] / 2, place["y"] + place["height"] / 2)
+    mouse.down()
+    mouse.move(box["x"] + 0.9 * box["width"], box["y"] + 0.5 * box["height"], steps=4)
+    mouse.up()
+    assert frontend.value(node, "preset") == "custom"
+    moved = AlphaCurve.from_text(frontend.value(node, "points")).points
+    assert moved[0] == (0.3, 0)
+    assert moved[1] == pytest.approx((0.91, 0.5), abs=0.04)
+
+    mouse.dblclick(box["x"] + 0.1 * box["width"], box["y"] + 0.5 * box["height"])
+    assert len(AlphaCurve.from_text(frontend.value(node, "points")).points) == points.count() == 3
+    points.nth(1).click(button="right")
+    left = AlphaCurve.from_text(frontend.value(node, "points"))
+    assert left.points[1] == moved[1]
+    sent = frontend.page.evaluate(TO_API)[str(node)]["inputs"]
+    assert sent == {"preset": "custom", "points": left.to_text()}
+    assert frontend.faults() == []
+
+
+def test_every_node_runs_and_shows_what_it_did(frontend: Frontend, comfyui: Server) -> None:
+    """Draws the help pages' pictures, too, where ANIMESKETCHNET_PICTURES names a folder."""
+    pictures = os.environ.get("ANIMESKETCHNET_PICTURES")
+    graph = every_node(steps=50 if pictures else 2)
+    nodes = {entry["class_type"]: int(number) for number, entry in graph.items()}
+    (comfyui.base / "models" / "animesketchnet").mkdir(exist_ok=True)
+    bundle = Path(os.environ.get("ANIMESKETCHNET_MINI", MINI_FOLDER))
+    adapter = comfyui.base / "models" / "animesketchnet" / "mini.safetensors"
+    shutil.copyfile(adapter_path(bundle), adapter)
+    save_sketch(comfyui, graph, "example")
+
+    evaluate = frontend.page.evaluate
+    evaluate("graph => app.loadApiJson(graph, 'every node')", graph)
+    evaluate("kinds => kinds.forEach(k => app.graph.add(LiteGraph.createNode(k)))", NO_FILE)
+    shown = evaluate("() => app.graph.nodes.map(node => node.type)")
+    known = {name for name in comfyui.object_info() if name.startswith("AnimeSketchNet")}
+    assert known <= set(shown)
+    evaluate("kinds => app.graph.nodes.forEach(n => { if (kinds.includes(n.type)) n.mode = 2; })",
+             NO_FILE)  # fmt: skip
+    frontend.run(comfyui)
+    for kind in ("Encode", "AlphaSweep", "AttentionMap", "Compare"):
+        assert min(frontend.pixels(nodes[f"AnimeSketchNet{kind}"])) > 60
+    assert "image tokens: 16" in frontend.value(nodes["AnimeSketchNetInfo"], "shown")
+    assert "buns_and_topknot" in frontend.value(nodes["AnimeSketchNetSaveSketch"], "shown")
+    assert frontend.faults() == []
+    if pictures:
+        for kind in known:
+            frontend.picture_of(kind).save(Path(pictures, f"{kind}.webp"), quality=88)
+
+
+def save_sketch(comfyui: Server, graph: dict[str, Any], name: str) -> None:
+    """Saves the graph's first sketch, so that Load Sketch has a file to load."""
+    kinds = ("Loader", "MiniLoader", "Encode", "SaveSketch")
+    numbers = {entry["class_type"]: number for number, entry in reversed(graph.items())}
+    encode = numbers["AnimeSketchNetEncode"]
+    wanted = {numbers[f"AnimeSketchNet{kind}"] for kind in kinds}
+    wanted.add(graph[encode]["inputs"]["image"][0])
+    part = {number: copy.deepcopy(graph[number]) for number in wanted}
+    saver = part[numbers["AnimeSketchNetSaveSketch"]]["inputs"]
+    saver.update(sketch=[encode, 0], filename_prefix=name)
+    comfyui.run(part)

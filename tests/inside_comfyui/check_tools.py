@@ -232,7 +232,7 @@ def test_what_cannot_be_mapped_is_told(mini, nodes, apply, sample):
         nodes.AttentionMap(apply(), mini.positive, latent, mini.vae, 0.5, 1, torch.zeros(1, 8, 8))
 
 
-def test_a_curve_is_shown(pack, nodes):
+def test_a_curve_is_a_preset_or_its_points(pack, nodes):
     curve = nodes.AlphaOverSteps("custom", "0:1, 0.5:2, 1:0").args[0]
     assert curve.at(0.25) == 1.5
     assert nodes.AlphaOverSteps("fade out", "nonsense").args[0].at(0.5) == 0.5
