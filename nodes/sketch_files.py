@@ -49,7 +49,8 @@ class SaveSketch(io.ComfyNode):
         adapter = sketch.adapter
         fingerprint = adapter_fingerprint(adapter.patcher.model.state_dict())
         SketchFile(sketch.tokens, sketch.unconditional, fingerprint, adapter.name).write(path)
-        return io.NodeOutput(ui=ui.PreviewText(f"Saved {path}"))
+        shown = path.relative_to(Path(folder_paths.get_output_directory()).parent)
+        return io.NodeOutput(ui=ui.PreviewText(f"Saved {shown}"))
 
 
 class LoadSketch(io.ComfyNode):

@@ -73,7 +73,6 @@ def every_node(steps: int) -> dict[str, dict[str, Any]]:
                 key: [numbers[value[0]], value[1]] if isinstance(value, list) else value
                 for key, value in entry["inputs"].items()
             },
-            "_meta": {"title": entry["class_type"]},
         }
         for name, entry in graph.items()
     }

@@ -132,23 +132,34 @@ class Frontend:
         assert last["status"]["status_str"] == "success", last["status"]["messages"]
 
     def picture_of(self, kind: str) -> Image.Image:
-        """Returns a picture of the first node of a kind, as it stands in the graph."""
+        """Returns a picture of the first node of a kind, away from the others."""
         left, top, right, bottom = self.page.evaluate(
             """kind => {
                 const node = app.graph.nodes.find(node => node.type === kind);
+                const {naturalWidth = 1, naturalHeight = 0} = node.imgs?.[0] ?? {};
+                const width = naturalHeight ? 420 : Math.max(node.size[0], 280);
+                const preview = 220;  // pixels that the node keeps for it at least
+                const more = width * naturalHeight / naturalWidth - preview;
+                node.setSize([width, node.size[1]]);
+                if (naturalHeight) node.setSize([width, node.computeSize()[1] + more]);
+                node.pos = [0, 10000];
                 app.canvas.ds.scale = 1;
                 app.canvas.centerOnNode(node);
                 app.canvas.draw(true, true);
-                const [x, y, width, height] = node.getBounding();
-                return [[x, y], [x + width, y + height]].flatMap(p => app.canvasPosToClientPos(p));
+                const [x, y, w, h] = node.getBounding();
+                return [[x, y], [x + w, y + h]].flatMap(p => app.canvasPosToClientPos(p));
             }""",
             kind,
         )
-        self.page.wait_for_timeout(300)
+        self.page.wait_for_timeout(500)
         edge = 12
         clip = {"x": left - edge, "y": top - edge}
         clip |= {"width": right - left + 2 * edge, "height": bottom - top + 2 * edge}
-        return Image.open(io.BytesIO(self.page.screenshot(clip=clip))).convert("RGB")
+        picture = Image.open(io.BytesIO(self.page.screenshot(clip=clip))).convert("RGB")
+        self.page.evaluate(
+            "kind => app.graph.nodes.find(n => n.type === kind).pos = [5000, 20000]", kind
+        )
+        return picture
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +168,11 @@ def frontend(comfyui: Server, browser: Browser) -> Iterator[Frontend]:
     page = browser.new_page(viewport={"width": 1600, "height": 1000})
     # A first visit starts with the template browser; we open it ourselves.
     page.request.post(f"{comfyui.url}/settings", data={"Comfy.TutorialCompleted": True})
-    yield Frontend(page, comfyui.url)
+    frontend = Frontend(page, comfyui.url)
+    page.wait_for_timeout(2000)
+    # Settings that were never saved, templates that are not installed: ComfyUI's own.
+    assert [fault for fault in frontend.faults() if "AnimeSketchNet" in fault] == []
+    yield frontend
     page.close()
 
 
@@ -235,18 +250,21 @@ def test_every_node_runs_and_shows_what_it_did(frontend: Frontend, comfyui: Serv
     """Draws the help pages' pictures, too, where ANIMESKETCHNET_PICTURES names a folder."""
     pictures = os.environ.get("ANIMESKETCHNET_PICTURES")
     graph = every_node(steps=50 if pictures else 2)
-    nodes = {entry["class_type"]: int(number) for number, entry in graph.items()}
+    nodes = {entry["class_type"]: int(number) for number, entry in reversed(graph.items())}
     (comfyui.base / "models" / "animesketchnet").mkdir(exist_ok=True)
     bundle = Path(os.environ.get("ANIMESKETCHNET_MINI", MINI_FOLDER))
     adapter = comfyui.base / "models" / "animesketchnet" / "mini.safetensors"
     shutil.copyfile(adapter_path(bundle), adapter)
     save_sketch(comfyui, graph, "example")
 
+    info = comfyui.object_info()
+    for entry in graph.values():
+        entry["_meta"] = {"title": info[entry["class_type"]]["display_name"]}
     evaluate = frontend.page.evaluate
     evaluate("graph => app.loadApiJson(graph, 'every node')", graph)
     evaluate("kinds => kinds.forEach(k => app.graph.add(LiteGraph.createNode(k)))", NO_FILE)
     shown = evaluate("() => app.graph.nodes.map(node => node.type)")
-    known = {name for name in comfyui.object_info() if name.startswith("AnimeSketchNet")}
+    known = {name for name in info if name.startswith("AnimeSketchNet")}
     assert known <= set(shown)
     evaluate("kinds => app.graph.nodes.forEach(n => { if (kinds.includes(n.type)) n.mode = 2; })",
              NO_FILE)  # fmt: skip
@@ -262,9 +280,9 @@ def test_every_node_runs_and_shows_what_it_did(frontend: Frontend, comfyui: Serv
 
 
 def save_sketch(comfyui: Server, graph: dict[str, Any], name: str) -> None:
-    """Saves the graph's first sketch, so that Load Sketch has a file to load."""
+    """Saves the graph's last sketch, so that Load Sketch has a file to load."""
     kinds = ("Loader", "MiniLoader", "Encode", "SaveSketch")
-    numbers = {entry["class_type"]: number for number, entry in reversed(graph.items())}
+    numbers = {entry["class_type"]: number for number, entry in graph.items()}
     encode = numbers["AnimeSketchNetEncode"]
     wanted = {numbers[f"AnimeSketchNet{kind}"] for kind in kinds}
     wanted.add(graph[encode]["inputs"]["image"][0])

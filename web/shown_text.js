@@ -13,7 +13,7 @@ function show(node, text) {
     widget.options.serialize = false
     if (widget.element) widget.element.readOnly = true
     const [width, height] = node.size
-    node.setSize([Math.max(width, 320), Math.max(height, 60 + 14 * text.split("\n").length)])
+    node.setSize([Math.max(width, 320), Math.max(height, Math.min(60 + 14 * text.split("\n").length, 340))])
   }
   widget.value = text
 }
