@@ -65,7 +65,7 @@ def every_node(steps: int) -> dict[str, dict[str, Any]]:
                       line_weight=0.5, ink=0.5),
         "cleaned": node("PreviewImage", images=["clean", 0]),
     }  # fmt: skip
-    numbers = {name: str(number) for number, name in enumerate(graph, 1)}
+    numbers = {name: str(number) for number, name in enumerate(graph, 101)}  # no other graph's
     return {
         numbers[name]: {
             "class_type": entry["class_type"],

@@ -32,6 +32,7 @@ QUIET = (
     "--disable-background-networking", "--disable-component-update",
 )  # fmt: skip
 OUTSIDE = ("https://", "Error fetching file size")  # of downloads; ComfyUI's own policy forbids it
+PICTURES = os.environ.get("ANIMESKETCHNET_PICTURES")  # a folder to draw the documentation's into
 
 RECTANGLES = """() => app.graph.nodes.map(node => {
     const [x, y, width, height] = node.getBounding();
@@ -137,9 +138,11 @@ class Frontend:
             """kind => {
                 const node = app.graph.nodes.find(node => node.type === kind);
                 const {naturalWidth = 1, naturalHeight = 0} = node.imgs?.[0] ?? {};
-                const width = naturalHeight ? 420 : Math.max(node.size[0], 280);
+                const wide = naturalWidth > 4 * naturalHeight ? 900 : 420;
+                const width = naturalHeight ? wide : Math.max(node.size[0], 280);
                 const preview = 220;  // pixels that the node keeps for it at least
-                const more = width * naturalHeight / naturalWidth - preview;
+                const shown = Math.min(width * naturalHeight / naturalWidth, naturalHeight);
+                const more = 30 + shown - preview;
                 node.setSize([width, node.size[1]]);
                 if (naturalHeight) node.setSize([width, node.computeSize()[1] + more]);
                 node.pos = [0, 10000];
@@ -170,6 +173,9 @@ def frontend(comfyui: Server, browser: Browser) -> Iterator[Frontend]:
     page.request.post(f"{comfyui.url}/settings", data={"Comfy.TutorialCompleted": True})
     frontend = Frontend(page, comfyui.url)
     page.wait_for_timeout(2000)
+    page.get_by_text("Introducing Nodes 2.0").locator("xpath=../..").get_by_role(
+        "button"
+    ).last.click()
     # Settings that were never saved, templates that are not installed: ComfyUI's own.
     assert [fault for fault in frontend.faults() if "AnimeSketchNet" in fault] == []
     yield frontend
@@ -205,7 +211,8 @@ def test_quickstart_draws_when_alpha_is_moved_and_run_is_pressed(
     frontend: Frontend, comfyui: Server
 ) -> None:
     frontend.open_template("mini_quickstart")
-    frontend.page.evaluate("app.graph.getNodeById(8).widgets[2].value = 3")
+    if not PICTURES:
+        frontend.page.evaluate("app.graph.getNodeById(8).widgets[2].value = 3")
     frontend.page.mouse.move(*frontend.place(4, "alpha", 0.5))
     frontend.page.mouse.down()
     frontend.page.mouse.move(*frontend.place(4, "alpha", 0.8), steps=5)
@@ -215,6 +222,11 @@ def test_quickstart_draws_when_alpha_is_moved_and_run_is_pressed(
     assert frontend.pixels(10) == [128, 128]
     assert frontend.pixels(3) == [112, 112]  # what CLIP sees
     assert frontend.faults() == []
+    if PICTURES:
+        frontend.page.get_by_role("button", name="Fit View").first.click()
+        frontend.page.wait_for_timeout(1000)
+        shown = Image.open(io.BytesIO(frontend.page.screenshot())).convert("RGB")
+        shown.save(Path(PICTURES, "mini_quickstart.webp"), quality=80)
 
 
 def test_the_curve_is_edited_with_the_mouse(frontend: Frontend) -> None:
@@ -247,9 +259,7 @@ def test_the_curve_is_edited_with_the_mouse(frontend: Frontend) -> None:
 
 
 def test_every_node_runs_and_shows_what_it_did(frontend: Frontend, comfyui: Server) -> None:
-    """Draws the help pages' pictures, too, where ANIMESKETCHNET_PICTURES names a folder."""
-    pictures = os.environ.get("ANIMESKETCHNET_PICTURES")
-    graph = every_node(steps=50 if pictures else 2)
+    graph = every_node(steps=50 if PICTURES else 2)
     nodes = {entry["class_type"]: int(number) for number, entry in reversed(graph.items())}
     (comfyui.base / "models" / "animesketchnet").mkdir(exist_ok=True)
     bundle = Path(os.environ.get("ANIMESKETCHNET_MINI", MINI_FOLDER))
@@ -274,9 +284,9 @@ def test_every_node_runs_and_shows_what_it_did(frontend: Frontend, comfyui: Serv
     assert "image tokens: 16" in frontend.value(nodes["AnimeSketchNetInfo"], "shown")
     assert "buns_and_topknot" in frontend.value(nodes["AnimeSketchNetSaveSketch"], "shown")
     assert frontend.faults() == []
-    if pictures:
+    if PICTURES:
         for kind in known:
-            frontend.picture_of(kind).save(Path(pictures, f"{kind}.webp"), quality=88)
+            frontend.picture_of(kind).save(Path(PICTURES, f"{kind}.webp"), quality=88)
 
 
 def save_sketch(comfyui: Server, graph: dict[str, Any], name: str) -> None:
