@@ -7,6 +7,7 @@ own, so that 1280 is the width of ViT-H's hidden states and of ViT-bigG's embedd
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum
 
 
@@ -25,21 +26,41 @@ class ImageFeatures(Enum):
 
     def encoder(self, width: int) -> str:
         """Names the encoder whose features have this width."""
-        column = 1 if self is ImageFeatures.HIDDEN_STATES else 2
-        names = {encoder[column]: encoder[0] for encoder in _ENCODERS}
+        names = {known.width(self): known.name for known in ENCODERS}
         return names.get(width, "an unknown encoder")
 
 
-_VIT_H, _VIT_G = "CLIP ViT-H/14", "CLIP ViT-bigG/14"
+@dataclass(frozen=True)
+class KnownEncoder:
+    """An image encoder in the sizes that it was published in.
 
-# Name, width of the hidden states, width of the image embedding.
-_ENCODERS = (
-    ("the mini image encoder", 192, 128),
-    ("CLIP ViT-B", 768, 512),
-    ("CLIP ViT-L/14", 1024, 768),
-    ("SigLIP SO400M", 1152, 1152),
-    (_VIT_H, 1280, 1024),
-    (_VIT_G, 1664, 1280),
+    Attributes:
+        name: as messages name it.
+        hidden_width: width of its hidden states.
+        embedding_width: width of its image embedding.
+        layers: number of its transformer layers.
+    """
+
+    name: str
+    hidden_width: int
+    embedding_width: int
+    layers: int
+
+    def width(self, features: ImageFeatures) -> int:
+        """Gives the width of its features."""
+        hidden = features is ImageFeatures.HIDDEN_STATES
+        return self.hidden_width if hidden else self.embedding_width
+
+
+_MINI, _VIT_H, _VIT_G = "the mini image encoder", "CLIP ViT-H/14", "CLIP ViT-bigG/14"
+
+ENCODERS = (
+    KnownEncoder(_MINI, 192, 128, 5),
+    KnownEncoder("CLIP ViT-B", 768, 512, 12),
+    KnownEncoder("CLIP ViT-L/14", 1024, 768, 24),
+    KnownEncoder("SigLIP SO400M", 1152, 1152, 27),
+    KnownEncoder(_VIT_H, 1280, 1024, 32),
+    KnownEncoder(_VIT_G, 1664, 1280, 48),
 )
 _DOWNLOADS = {
     _VIT_H: "https://huggingface.co/h94/IP-Adapter/resolve/main/models/image_encoder/"
@@ -53,4 +74,6 @@ def where_to_get(encoder: str) -> str:
     """Says how an encoder, named as `ImageFeatures.encoder` does, is had."""
     if encoder in _DOWNLOADS:
         return f"Download {_DOWNLOADS[encoder]} into ComfyUI/models/clip_vision."
+    if encoder == _MINI:
+        return "It comes with Load Mini Models: connect that node's output clip_vision."
     return "Use the image encoder that the adapter was trained with."

@@ -64,7 +64,7 @@ def check_kind(raw_keys: Iterable[str], keys: CanonicalKeys, shapes: Shapes) -> 
         part = "K', V' layers (ip_adapter.*)" if has_projection else "projection (image_proj.*)"
         raise refuse(f"an incomplete IP-Adapter without its {part}")
     if keys.unknown and not keys.whole_model:
-        raise refuse(f"an IP-Adapter with {len(keys.unknown)} unknown tensors{_some(keys.unknown)}")
+        raise refuse(f"an IP-Adapter with {len(keys.unknown)} unknown tensors{some(keys.unknown)}")
 
 
 def check_complete(shapes: Shapes) -> None:
@@ -83,8 +83,8 @@ def check_complete(shapes: Shapes) -> None:
     ]
     if missing or extra or wrong:
         raise WrongAdapterError(
-            f"The adapter's tensors do not fit together: {len(missing)} missing{_some(missing)}, "
-            f"{len(extra)} unexpected{_some(extra)}, {len(wrong)} of a wrong shape{_some(wrong)}. "
+            f"The adapter's tensors do not fit together: {len(missing)} missing{some(missing)}, "
+            f"{len(extra)} unexpected{some(extra)}, {len(wrong)} of a wrong shape{some(wrong)}. "
             f"The file is broken or was made by another program; needed is {NEEDED}. {WHERE}"
         )
 
@@ -92,7 +92,7 @@ def check_complete(shapes: Shapes) -> None:
 def _expected_shapes(shapes: Shapes) -> dict[str, tuple[int, ...]]:
     empty = [key for key, shape in shapes.items() if 0 in shape]
     if empty:
-        raise WrongAdapterError(f"The adapter has tensors without values{_some(empty)}. {WHERE}")
+        raise WrongAdapterError(f"The adapter has tensors without values{some(empty)}. {WHERE}")
     try:
         projection, channels = sizes_of(shapes)
         _check_numbers(channels)
@@ -142,6 +142,8 @@ def _token_width(shapes: Shapes) -> int | None:
     return next(widths, None)
 
 
+CLIP_VISION = "a CLIP vision model"
+
 # What else people put into a model folder, by a piece of a key; the first that occurs decides.
 _FOREIGN = (
     ("lora_", "a LoRA"),
@@ -154,8 +156,9 @@ _FOREIGN = (
     ("model.diffusion_model.", "a Stable Diffusion checkpoint"),
     ("first_stage_model.", "a Stable Diffusion checkpoint"),
     ("down_blocks.0.resnets.", "a diffusion UNet or VAE"),
-    ("vision_model.", "a CLIP vision model"),
-    ("visual.transformer.", "a CLIP vision model"),
+    ("vision_model.", CLIP_VISION),
+    ("visual.transformer.", CLIP_VISION),
+    ("layer_scale1.lambda1", "a DINOv2 image encoder"),
     ("text_model.", "a CLIP text encoder"),
     ("encoder.down.", "a VAE"),
     ("emb_params", "a textual inversion embedding"),
@@ -167,13 +170,20 @@ _FOREIGN = (
 def foreign_kind(keys: Iterable[str]) -> str:
     """Names what a file without any IP-Adapter tensor is, as far as its keys tell."""
     keys = list(keys)
-    for piece, kind in _FOREIGN:
-        if any(piece in key for key in keys):
-            return f"{kind}, not an IP-Adapter"
-    return f"no IP-Adapter, but a file of {len(keys)} tensors{_some(keys)}"
+    kind = known_kind(keys)
+    if kind is not None:
+        return f"{kind}, not an IP-Adapter"
+    return f"no IP-Adapter, but a file of {len(keys)} tensors{some(keys)}"
 
 
-def _some(names: Iterable[str]) -> str:
+def known_kind(keys: Iterable[str]) -> str | None:
+    """Names what a file is that is no IP-Adapter; None if its keys do not tell."""
+    keys = list(keys)
+    found = (kind for piece, kind in _FOREIGN if any(piece in key for key in keys))
+    return next(found, None)
+
+
+def some(names: Iterable[str]) -> str:
     """Shows the first three names, each cut to a sane length: " (a, b, c, ...)"."""
     names = list(names)
     if not names:

@@ -12,6 +12,7 @@ from .clean_sketch import CleanSketch
 from .combine import CombineSketches
 from .compare import CompareSketches
 from .encode import EncodeSketch
+from .encoder_loader import LoadSketchEncoder
 from .example_pictures import offer_pictures
 from .folders import register_folders
 from .info import AdapterInfo
@@ -34,6 +35,7 @@ class AnimeSketchNetExtension(ComfyExtension):
         """Lists the node classes; their ids are in the workflows that people saved, for good."""
         return [
             LoadAnimeSketchNet,
+            LoadSketchEncoder,
             EncodeSketch,
             ApplyAnimeSketchNet,
             AlphaOverSteps,

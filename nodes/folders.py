@@ -2,6 +2,7 @@
 
 Adapters: models/animesketchnet, and models/ipadapter, which many already have. Sketch models:
 models/animesketchnet_sketchers, and where comfyui_controlnet_aux keeps its download of netG.pth.
+Image encoders: ComfyUI's own models/clip_vision.
 Encoded sketches: output/animesketchnet, where Save Sketch puts them and Load Sketch lists them.
 """
 
@@ -14,6 +15,7 @@ from pathlib import Path
 import folder_paths
 
 ADAPTERS = ("animesketchnet", "ipadapter")
+ENCODERS = "clip_vision"
 SKETCHERS = "animesketchnet_sketchers"
 SKETCHES = "animesketchnet_sketches"
 
@@ -52,6 +54,16 @@ def adapter_path(file: str) -> str | None:
     """Finds a listed file; models/animesketchnet wins where both folders have the name."""
     paths = (folder_paths.get_full_path(name, file) for name in ADAPTERS)
     return next((path for path in paths if path is not None), None)
+
+
+def encoder_files() -> list[str]:
+    """Lists the files of models/clip_vision, whatever they hold."""
+    return sorted(folder_paths.get_filename_list(ENCODERS))
+
+
+def encoder_path(file: str) -> str | None:
+    """Finds a listed image encoder."""
+    return folder_paths.get_full_path(ENCODERS, file)
 
 
 def sketch_folder() -> str:

@@ -28,6 +28,12 @@ from transformers import (
     CLIPVisionModelWithProjection,
 )
 
+from animesketchnet_core.image_encoder_file import (
+    ImageEncoderKind,
+    Layout,
+    WrongEncoderError,
+    describe_image_encoder,
+)
 from animesketchnet_core.weight_container import WeightContainer, open_weights
 from animesketchnet_core.weight_kinds import WrongAdapterError
 
@@ -110,20 +116,17 @@ def read_image_encoder(path: Path) -> CLIPVisionModelWithProjection:
         ModelError: the file is damaged, or holds no vision transformer of a known kind.
     """
     container = _open(path)
-    if "vision_model.embeddings.class_embedding" in container.shapes:
-        keep = ("vision_model.", "visual_projection.")
-        weights = {key: container.read(key) for key in container.shapes if key.startswith(keep)}
-    elif "visual.class_embedding" in container.shapes:
-        keys = [key for key in container.shapes if key.startswith("visual.")]
-        weights = _from_open_clip({key: container.read(key) for key in keys})
-    else:
-        raise ModelError(
-            f"{path} holds no CLIP vision transformer; it has {_some(container)}. Expected a "
-            "transformers or open_clip file of CLIP ViT-H/14, such as "
-            "CLIP-ViT-H-14-laion2B-s32B-b79K.safetensors; set model.image_encoder."
-        )
     try:
-        config = _vision_config(path, weights)
+        kind = describe_image_encoder(container.shapes)
+        from_layout = _from_open_clip if kind.layout is Layout.OPEN_CLIP else _from_transformers
+        weights = from_layout(container)
+        config = _vision_config(path, kind, weights)
+    except WrongEncoderError as error:
+        raise ModelError(
+            f"{path} holds no CLIP vision transformer. {error} Expected a transformers or "
+            "open_clip file of CLIP ViT-H/14, such as CLIP-ViT-H-14-laion2B-s32B-b79K.safetensors; "
+            "set model.image_encoder."
+        ) from error
     except KeyError as error:
         raise ModelError(f"{path} lacks the weight {error}. Download it again.") from error
     model = CLIPVisionModelWithProjection(config)
@@ -178,31 +181,34 @@ def _load(
     load_strictly(model, converted, path)
 
 
-def _vision_config(path: Path, weights: Mapping[str, Tensor]) -> CLIPVisionConfig:
-    """Reads the sizes off the weights."""
-    embeddings = "vision_model.embeddings."
-    patches = weights[f"{embeddings}patch_embedding.weight"]  # width 3 p p
-    width, patch = patches.shape[0], patches.shape[-1]
-    positions = len(weights[f"{embeddings}position_embedding.weight"])  # side^2 + 1
-    prefix = "vision_model.encoder.layers."
-    numbers = {key.removeprefix(prefix).split(".")[0] for key in weights if key.startswith(prefix)}
-    if (width, len(numbers)) not in VISION_KINDS:
+def _vision_config(
+    path: Path, kind: ImageEncoderKind, weights: Mapping[str, Tensor]
+) -> CLIPVisionConfig:
+    """Completes the sizes that the file tells."""
+    size = (kind.hidden_width, kind.layers)
+    if size not in VISION_KINDS:
         known = "; ".join(f"{w} wide, {layers} layers" for w, layers in VISION_KINDS)
         raise ModelError(
-            f"{path} holds a vision transformer {width} wide with {len(numbers)} layers; known "
+            f"{path} holds a vision transformer {size[0]} wide with {size[1]} layers; known "
             f"are {known}. Give a transformers folder with config.json in its place."
         )
-    heads, activation = VISION_KINDS[width, len(numbers)]
+    heads, activation = VISION_KINDS[size]
     return CLIPVisionConfig(
-        hidden_size=width,
-        intermediate_size=len(weights[f"{prefix}0.mlp.fc1.weight"]),
-        num_hidden_layers=len(numbers),
+        hidden_size=kind.hidden_width,
+        intermediate_size=len(weights["vision_model.encoder.layers.0.mlp.fc1.weight"]),
+        num_hidden_layers=kind.layers,
         num_attention_heads=heads,
         hidden_act=activation,  # type: ignore[arg-type]
-        image_size=round((positions - 1) ** 0.5) * patch,
-        patch_size=patch,
+        image_size=kind.image_size,
+        patch_size=kind.patch_size,
         projection_dim=len(weights["visual_projection.weight"]),
     )
+
+
+def _from_transformers(container: WeightContainer) -> dict[str, Tensor]:
+    """Leaves out what else the file holds, such as CLIP's text encoder."""
+    keep = ("vision_model.", "visual_projection.")
+    return {key: container.read(key) for key in container.shapes if key.startswith(keep)}
 
 
 # open_clip's names within a layer, and transformers'.
@@ -224,8 +230,9 @@ _OTHER_NAMES = {
 }
 
 
-def _from_open_clip(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _from_open_clip(container: WeightContainer) -> dict[str, Tensor]:
     """Renames open_clip's vision transformer to transformers' names."""
+    weights = {key: container.read(key) for key in container.shapes if key.startswith("visual.")}
     renamed: dict[str, Tensor] = {}
     for key, value in weights.items():
         if key == "visual.proj":

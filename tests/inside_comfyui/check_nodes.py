@@ -15,6 +15,7 @@ import torch
 def test_ids_are_the_permanent_ones(pack):
     assert set(pack.nodes) == {
         "AnimeSketchNetLoader",
+        "AnimeSketchNetEncoderLoader",
         "AnimeSketchNetEncode",
         "AnimeSketchNetApply",
         "AnimeSketchNetAlphaOverSteps",
@@ -245,7 +246,7 @@ def test_a_wrong_encoder_is_named_with_both_widths(pack, mini, picture):
     message = str(caught.value)
     assert "penultimate hidden states of the mini image encoder (width 192)" in message
     assert "width 1024 (CLIP ViT-L/14)" in message
-    assert "Use the image encoder that the adapter was trained with" in message
+    assert "connect that node's output clip_vision" in message
 
 
 def _model_with(unet_config):
