@@ -173,5 +173,9 @@ def _step_without_guider(references: Sequence[SketchReference], lists: int) -> S
 
 def _latents(options: Mapping[str, Any], count: int) -> Sequence[int]:
     """Numbers the latents of a chunk; a context window shows some of the batch only."""
-    window = getattr(options.get("context_window"), "index_list", ())
-    return window if len(window) == count else range(count)
+    window = options.get("context_window")
+    shown = list(getattr(window, "index_list", ()))
+    anchor = getattr(window, "causal_anchor_index", None)  # from ComfyUI 0.28 or before on
+    if anchor is not None:
+        shown.insert(0, anchor)
+    return shown if len(shown) == count else range(count)

@@ -146,16 +146,10 @@ def test_an_area_prompt_sees_its_part_of_the_mask(mini, apply, sample, watch):
     assert sorted(seen.values()) == [0.0, 1.0]
 
 
-def test_context_windows_move_the_masks(mini, apply, watch):
+def test_context_windows_move_the_masks(mini, apply, watch, context_windows):
     masks = torch.arange(4.0).div(4).view(4, 1, 1).expand(4, 8, 8)
     model = apply(alpha=1.0, mask=masks)
-    model.model_options["context_handler"] = comfy.context_windows.IndexListContextHandler(
-        comfy.context_windows.get_matching_context_schedule("standard_static"),
-        comfy.context_windows.get_matching_fuse_method("pyramid"),
-        context_length=2,
-        context_overlap=0,
-        dim=0,
-    )
+    model.model_options["context_handler"] = context_windows.handler
     guider = comfy.samplers.CFGGuider(model)
     guider.set_conds(mini.positive, mini.negative)
     guider.set_cfg(5.0)
@@ -166,6 +160,7 @@ def test_context_windows_move_the_masks(mini, apply, watch):
     with watch() as calls:
         guider.sample(noise, torch.zeros_like(noise), sampler, sigmas, disable_pbar=True, seed=7)
     windows = [call for call in calls if call.layer == 1][:2]
-    for call, expected in zip(windows, ([0.0, 0.25], [0.5, 0.75]), strict=True):
-        alpha = call.branch.alpha(1, call.grid)  # [2 chunks, 2 latents of 256 tokens, 1]
-        assert alpha.reshape(2, 2, -1).mean(-1)[0].tolist() == pytest.approx(expected)
+    for call, latents in zip(windows, context_windows.latents, strict=True):
+        alpha = call.branch.alpha(1, call.grid)  # [2 chunks * latents, 256 tokens, 1] at most
+        means = alpha.reshape(2, len(latents), -1).mean(-1)[0]
+        assert means.tolist() == pytest.approx([latent / 4 for latent in latents])

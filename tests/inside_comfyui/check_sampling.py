@@ -101,25 +101,18 @@ def test_area_prompts_are_copied_into_the_other_list(mini, apply, sample, watch)
     assert {False} == {role[1] for role in seen if 1 in role}
 
 
-def test_context_windows_copy_the_lists(mini, apply, watch):
-    handler = comfy.context_windows.IndexListContextHandler(
-        comfy.context_windows.get_matching_context_schedule("standard_static"),
-        comfy.context_windows.get_matching_fuse_method("pyramid"),
-        context_length=2,
-        context_overlap=0,
-        dim=0,
-    )
+def test_context_windows_copy_the_lists(mini, apply, watch, context_windows):
     model = apply(sketch=mini.encode(torch.rand(4, 31, 41, 3)))
-    model.model_options["context_handler"] = handler
+    model.model_options["context_handler"] = context_windows.handler
     guider = comfy.samplers.CFGGuider(model)
     guider.set_conds(mini.positive, mini.negative)
     guider.set_cfg(5.0)
     with watch() as calls:
         _run(guider, batch=4, steps=3)  # 0.3.75 compares the batch with the list of 4 sigmas
     windows = [call for call in calls if call.layer == 1][:2]
-    for call, latents in zip(windows, ([0, 1], [2, 3]), strict=True):
+    for call, latents in zip(windows, context_windows.latents, strict=True):
         sketches = call.reference._sketches[1][0]
-        rows = call.projected[1][0].unflatten(0, (2, 2))  # chunk, latent
+        rows = call.projected[1][0].unflatten(0, (2, len(latents)))  # chunk, latent
         assert torch.equal(rows[call.chunks.index(0)], sketches[latents])
 
 
