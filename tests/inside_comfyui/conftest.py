@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import functools
 import importlib.util
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 ROOT = Path(__file__).resolve().parents[2]
 NAME = "/ComfyUI/custom_nodes/AnimeSketchNet"  # ComfyUI names a pack's module by its path
@@ -175,6 +177,7 @@ def watched_calls(pack: SimpleNamespace) -> Iterator[list[SimpleNamespace]]:
                 branch=branch,
                 grid=tuple(extra_options.get("activations_shape", ())[2:]),
                 tokens=q.shape[1],
+                dtype=q.dtype,
                 projected=branch and branch.projections,
             )
         )
@@ -190,6 +193,70 @@ def watched_calls(pack: SimpleNamespace) -> Iterator[list[SimpleNamespace]]:
 @pytest.fixture
 def watch(pack: SimpleNamespace) -> Callable[[], Any]:
     return lambda: watched_calls(pack)
+
+
+@contextmanager
+def sketch_by_hand(
+    pack: SimpleNamespace,
+    model: Any,
+    sketch: Any,
+    alpha: float | Callable[[float], float],
+    mask: torch.Tensor | None = None,
+) -> Iterator[None]:
+    """Adds the sketch to a UNet by hooks alone, without the Apply node, its patches or wrappers.
+
+    What the pack draws beside other nodes can be held against this: a sketch that is lost, added
+    twice or given to the wrong prompt differs, and so does a node that is lost beside ours.
+    """
+    unet = model.model.diffusion_model
+    names = pack.module("animesketchnet_core.unet_layers")
+    shape = names.UNetShape.from_comfy(model.model.model_config.unet_config)
+    adapter = sketch.adapter.patcher.model
+    shown, hidden = (adapter.keys_values(x) for x in (sketch.tokens, sketch.unconditional))
+    now: dict[str, Any] = {}
+
+    def before_out(index: int, heads: int, text: torch.Tensor) -> torch.Tensor:
+        options, q = now["options"], now["q"]
+        chunks = options["cond_or_uncond"]
+        rows = [(shown if chunk == 0 else hidden)[index] for chunk in chunks]
+        each = len(q) // len(chunks)
+        k, v = (torch.cat(x).to(q).repeat_interleave(each, 0) for x in zip(*rows, strict=True))
+        q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))
+        branch = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        factor = alpha if isinstance(alpha, float) else alpha(float(options["sigmas"][0]))
+        if mask is not None:
+            grid = options["activations_shape"][-2:]
+            laid = F.interpolate(mask[None], size=grid, mode="bilinear", antialias=True)
+            factor = factor * laid.to(text).flatten().view(-1, 1)
+        return text + factor * branch
+
+    def options_of(_: Any, __: Any, keywords: dict[str, Any]) -> None:
+        now["options"] = keywords["transformer_options"]
+
+    hooks = [unet.register_forward_pre_hook(options_of, with_kwargs=True)]
+    for layer in names.cross_attention_layers(shape):
+        block, number, depth = layer.comfy
+        parts = unet.middle_block if block == "middle" else getattr(unet, f"{block}_blocks")[number]
+        transformer = next(part for part in parts if hasattr(part, "transformer_blocks"))
+        attention = transformer.transformer_blocks[depth].attn2
+        add = functools.partial(before_out, layer.index, attention.heads)
+        hooks += [
+            attention.to_q.register_forward_hook(lambda _, __, q: now.update(q=q)),
+            attention.to_out.register_forward_pre_hook(lambda _, args, add=add: (add(*args),)),
+        ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@pytest.fixture(scope="session")
+def by_hand(pack: SimpleNamespace, mini: SimpleNamespace) -> Callable[..., Any]:
+    """`sketch_by_hand`, with the mini model and sketch unless told otherwise."""
+    return lambda alpha=0.5, mask=None, model=None, sketch=None: sketch_by_hand(
+        pack, model or mini.model, sketch or mini.sketch, alpha, mask
+    )
 
 
 @pytest.fixture(params=["deep", "shallow"])
