@@ -101,15 +101,21 @@ if hasattr(comfy.sd, "load_bypass_lora_for_models"):
     NEIGHBOURS["bypass LoRA"] = _with_bypass_lora
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def draw(sample):
     """Samples four steps; HyperTile and ToMe draw from torch's own generator."""
 
     def call(model, **options):
         torch.manual_seed(11)
-        return sample(model, steps=4, **options)
+        with torch.inference_mode():
+            return sample(model, steps=4, **options)
 
     return call
+
+
+@pytest.fixture(scope="module")
+def ours_alone(apply, draw):
+    return draw(apply())
 
 
 def _close(one, other):
@@ -123,14 +129,14 @@ def _apart(one, other):
 
 @pytest.mark.usefixtures("files")
 @pytest.mark.parametrize("name", NEIGHBOURS)
-def test_the_picture_is_that_of_both_in_either_order(mini, apply, draw, by_hand, name):
+def test_the_picture_is_that_of_both_in_either_order(mini, apply, draw, ours_alone, by_hand, name):
     add = NEIGHBOURS[name]
     with by_hand():
         expected = draw(add(mini.model))
     before, after = draw(apply(model=add(mini.model))), draw(add(apply()))
     _close(before, expected)
     assert torch.equal(after, before)
-    assert _apart(expected, draw(apply()))
+    assert _apart(expected, ours_alone)
     assert _apart(expected, draw(add(mini.model)))
 
 
@@ -190,10 +196,10 @@ def test_a_lora_of_the_texts_keys_leaves_the_sketchs_alone(mini, apply, draw, by
 
 
 @pytest.mark.usefixtures("files")
-def test_a_lora_and_a_sketch_share_a_model_that_stays_as_it_was(mini, apply, draw):
-    plain, first = draw(mini.model), draw(apply())
+def test_a_lora_and_a_sketch_share_a_model_that_stays_as_it_was(mini, apply, draw, ours_alone):
+    plain = draw(mini.model)
     draw(_with_lora(apply()))
-    assert torch.equal(draw(apply()), first)
+    assert torch.equal(draw(apply()), ours_alone)
     assert torch.equal(draw(mini.model), plain)
 
 
@@ -219,7 +225,7 @@ def _controlled(prompts, control_net):
 
 
 def test_a_control_net_acts_beside_and_sees_no_sketch(
-    mini, apply, draw, by_hand, watch, control_net
+    mini, apply, draw, ours_alone, by_hand, watch, control_net
 ):
     torch.manual_seed(5)
     prompts = _controlled((mini.positive, mini.negative), control_net)
@@ -234,7 +240,7 @@ def test_a_control_net_acts_beside_and_sees_no_sketch(
     _close(result, expected)
     assert len(runs) == 4
     assert len(calls) == 4 * 10
-    assert _apart(result, draw(apply()))
+    assert _apart(result, ours_alone)
     assert _apart(result, draw(mini.model, **prompts))
 
 
