@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 PROMPT = "of a happy face, grey hair, glasses, facing left"
-NO_FILE = ("AnimeSketchNetSketchModelLoader",)  # its model is not part of this repository
+# What they load is not part of this repository.
+NO_FILE = ("AnimeSketchNetSketchModelLoader", "AnimeSketchNetEncoderLoader")
 
 
 def every_node(steps: int) -> dict[str, dict[str, Any]]:

@@ -187,8 +187,9 @@ def test_a_template_opens_as_it_was_written(frontend: Frontend, name: str) -> No
     frontend.open_template(name)
     assert frontend.faults() == []
     assert frontend.page.get_by_text("Missing Node Types").count() == 0
-    models = json.loads((ROOT / "workflows" / f"{name}.json").read_text(encoding="utf-8"))["nodes"]
-    models = [m for node in models for m in node["properties"].get("models", ())]
+    graph = json.loads((ROOT / "workflows" / f"{name}.json").read_text(encoding="utf-8"))
+    models = [m for node in graph["nodes"] for m in node["properties"].get("models", ())]
+    models += graph.get("models", ())
     for model in models:  # the dialog that offers to download what is missing
         listed = f"{model['directory']} / {model['name']}"
         assert frontend.page.get_by_text(listed, exact=True).is_visible()

@@ -83,9 +83,11 @@ def test_missing_models_can_be_downloaded_by_comfyui(name: str) -> None:
         for value in node["inputs"].values()
         if isinstance(value, str) and value.endswith(".safetensors")
     }
-    models = [m for node in read(name)["nodes"] for m in node["properties"].get("models", ())]
-    [note] = [node["widgets_values"][0] for node in read(name)["nodes"] if node["type"] in NOTES]
+    graph = read(name)
+    models = [m for node in graph["nodes"] for m in node["properties"].get("models", ())]
+    [note] = [node["widgets_values"][0] for node in graph["nodes"] if node["type"] in NOTES]
     assert {model["name"] for model in models} == used
+    models += graph["models"]  # the encoder, which Load Sketch Encoder finds under any name
     assert {model["directory"] for model in models} >= {"checkpoints", "clip_vision", "ipadapter"}
     for model in models:
         assert model["url"].startswith("https://huggingface.co/")

@@ -268,7 +268,7 @@ def clones(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
         return
     function = copy.deepcopy if request.param == "deep" else copy_dicts_and_lists
     stub = SimpleNamespace(deepcopy=function, copy=copy.copy)
-    monkeypatch.setattr(comfy.model_patcher, "copy", stub, raising=False)  # newer: shallow anyway
+    monkeypatch.setattr(comfy.model_patcher, "copy", stub)
 
 
 def copy_dicts_and_lists(value: Any) -> Any:
