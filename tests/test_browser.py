@@ -262,6 +262,31 @@ def test_the_curve_is_edited_with_the_mouse(frontend: Frontend) -> None:
     assert frontend.faults() == []
 
 
+def test_the_blueprint_puts_four_nodes_into_one(frontend: Frontend) -> None:
+    page = frontend.page
+    page.evaluate("app.graph.clear()")
+    page.mouse.dblclick(800, 500)
+    page.wait_for_timeout(500)
+    page.keyboard.type("Draw after a sketch")
+    page.wait_for_timeout(1000)
+    page.keyboard.press("Enter")
+    page.wait_for_function("() => app.graph.nodes.length")
+    page.evaluate("app.graph.nodes[0].widgets.find(w => w.name === 'alpha').value = 0.7")
+    sent = {
+        node["class_type"]: (key, node["inputs"]) for key, node in page.evaluate(TO_API).items()
+    }
+    kinds = ("Loader", "EncoderLoader", "Encode", "Apply")
+    assert set(sent) == {f"AnimeSketchNet{kind}" for kind in kinds}
+    (loader, _), (finder, found), (encode, encoded), (_, applied) = (
+        sent[f"AnimeSketchNet{kind}"] for kind in kinds
+    )
+    assert found["animesketchnet"] == encoded["animesketchnet"] == [loader, 0]
+    assert encoded["clip_vision"] == [finder, 0]
+    assert applied["sketch"] == [encode, 0]
+    assert applied["alpha"] == 0.7
+    assert frontend.faults() == []
+
+
 def test_every_node_runs_and_shows_what_it_did(frontend: Frontend, comfyui: Server) -> None:
     graph = every_node(steps=50 if PICTURES else 2)
     nodes = {entry["class_type"]: int(number) for number, entry in reversed(graph.items())}
