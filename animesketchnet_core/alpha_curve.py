@@ -30,10 +30,11 @@ class AlphaCurve:
         if not self.points:
             raise ValueError("An alpha curve needs at least one point, such as 0:1.")
         for progress, factor in self.points:
-            if not 0 <= progress <= 1 or not 0 <= factor <= MOST:
+            if not 0 <= progress <= 1 or not 0 <= factor <= MOST_FACTOR:
                 raise ValueError(
                     f"The alpha curve's point {progress:g}:{factor:g} is out of range: the first "
-                    f"number, progress, goes from 0 to 1, the second, the factor, from 0 to {MOST}."
+                    "number, progress, goes from 0 to 1, the second, the factor, from 0 to "
+                    f"{MOST_FACTOR}."
                 )
         if any(before > after for (before, _), (after, _) in pairwise(self.points)):
             raise ValueError(
@@ -64,7 +65,7 @@ class AlphaCurve:
         return cls(tuple(map(_point, pieces)))
 
 
-MOST = 4  # as a factor; alpha itself ends at 1
+MOST_FACTOR = 4  # alpha itself ends at 1
 
 PRESETS: Mapping[str, AlphaCurve] = {
     "constant": AlphaCurve(((0, 1),)),

@@ -10,12 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .anime2sketch import LEVELS, Anime2Sketch
-from .weight_container import WeightContainer, open_weights
-from .weight_kinds import WHERE as WHERE_ADAPTERS
-from .weight_kinds import WrongAdapterError
+from .weight_container import UnreadableWeightsError, WeightContainer, open_weights
 
 NEEDED = "the `default` generator of Anime2Sketch (netG.pth)"
 WHERE = (
@@ -51,7 +49,7 @@ def read_anime2sketch(
     net = Anime2Sketch(base_width=width, operations=operations, device=device)
     with torch.no_grad():
         for name, parameter in net.named_parameters():
-            parameter.copy_(container.read(sources[name]))
+            parameter.copy_(_read(container, sources[name]))
     return net.eval().requires_grad_(False)
 
 
@@ -77,13 +75,19 @@ def original_keys() -> dict[str, str]:
     return keys
 
 
+def _read(container: WeightContainer, key: str) -> Tensor:
+    try:
+        return container.read(key)
+    except UnreadableWeightsError as error:
+        raise WrongSketcherError(f"{error} Needed is {NEEDED}. {WHERE}") from error
+
+
 def _open(path: Path) -> tuple[WeightContainer, dict[str, str]]:
     """Opens a file and checks it; with it come the file's key of each parameter by its name."""
     try:
         container = open_weights(path)
-    except WrongAdapterError as error:
-        found = str(error).removesuffix(WHERE_ADAPTERS)
-        raise WrongSketcherError(f"{found.rstrip()} Needed is {NEEDED}. {WHERE}") from error
+    except UnreadableWeightsError as error:
+        raise WrongSketcherError(f"{error} Needed is {NEEDED}. {WHERE}") from error
     # Training on several GPUs puts "module." before each key.
     in_file = {key.removeprefix("module."): key for key in container.shapes}
     shapes = {plain: container.shapes[key] for plain, key in in_file.items()}

@@ -13,8 +13,8 @@ from math import isqrt, prod
 from pathlib import Path
 
 from .image_features import ENCODERS, ImageFeatures, KnownEncoder
-from .weight_container import open_weights
-from .weight_kinds import CLIP_VISION, WHERE, WrongAdapterError, known_kind, some
+from .weight_container import UnreadableWeightsError, open_weights
+from .weight_kinds import CLIP_VISION, known_kind, some
 from .weight_layouts import canonical_keys
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -136,8 +136,8 @@ def read_image_encoder_kind(path: Path) -> ImageEncoderKind:
     """
     try:
         shapes = open_weights(path).shapes
-    except WrongAdapterError as error:
-        raise WrongEncoderError(str(error).removesuffix(WHERE).rstrip()) from error
+    except UnreadableWeightsError as error:
+        raise WrongEncoderError(str(error)) from error
     return describe_image_encoder(shapes)
 
 

@@ -11,10 +11,10 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from .alpha_curve import MOST_FACTOR
 from .unet_layers import CrossAttentionLayer
 
 ALL = "all"
-MOST = 4  # as a factor; alpha itself ends at 1
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,10 @@ class LayerAlphas:
                 f"There is no layer preset {self.preset!r}; there are {', '.join(PRESETS)}."
             )
         for name, factor in self.entries:
-            if not 0 <= factor <= MOST:
+            if not 0 <= factor <= MOST_FACTOR:
                 raise ValueError(
-                    f"The layer list gives {name} the factor {factor:g}; it must be 0 to {MOST}."
+                    f"The layer list gives {name} the factor {factor:g}; it must be 0 to "
+                    f"{MOST_FACTOR}."
                 )
 
     def by_index(self, layers: Sequence[CrossAttentionLayer]) -> dict[int, float]:

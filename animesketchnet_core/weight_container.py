@@ -15,7 +15,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from .weight_kinds import WHERE, WrongAdapterError
+
+class UnreadableWeightsError(ValueError):
+    """No weight file, a damaged one, or one that could run code; says which, and no more."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class WeightContainer:
     Attributes:
         shapes: each tensor's shape by its key in the file; nested keys are joined by dots.
         read: gives a tensor by its key, on the CPU; it may lie in the mapped file, so copy it.
+            Raises UnreadableWeightsError for a tensor that is not stored in full.
         metadata: the safetensors header's strings; empty for pickles.
     """
 
@@ -38,10 +41,10 @@ def open_weights(path: Path) -> WeightContainer:
 
     Raises:
         FileNotFoundError: no such file.
-        WrongAdapterError: a folder, no weight file, a damaged one, or one that holds code.
+        UnreadableWeightsError: a folder, no weight file, a damaged one, or one that holds code.
     """
     if path.is_dir():
-        raise WrongAdapterError(
+        raise UnreadableWeightsError(
             "This is a folder; needed is the weight file itself (in a training checkpoint usually "
             "model.safetensors or pytorch_model.bin)."
         )
@@ -53,7 +56,7 @@ def open_weights(path: Path) -> WeightContainer:
         return _open_pickle(path, mmap=True)
     if head.startswith(_PICKLE):  # torch.save before 1.6
         return _open_pickle(path, mmap=False)
-    raise WrongAdapterError(f"This is {_other_content(head)}, not a weight file. {WHERE}")
+    raise UnreadableWeightsError(f"This is {_other_content(head)}, not a weight file.")
 
 
 _ZIP = b"PK\x03\x04"
@@ -77,9 +80,9 @@ def _open_safetensors(path: Path) -> WeightContainer:
         file = safe_open(path, framework="pt")
         shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
-        raise WrongAdapterError(
+        raise UnreadableWeightsError(
             f"This safetensors file is damaged or incomplete ({error}); it has "
-            f"{path.stat().st_size:,} bytes. Copy or download it again. {WHERE}"
+            f"{path.stat().st_size:,} bytes. Copy or download it again."
         ) from error
     return WeightContainer(shapes, file.get_tensor, file.metadata() or {})
 
@@ -92,9 +95,9 @@ def _open_pickle(path: Path, *, mmap: bool) -> WeightContainer:
             source = path if by_path else file
             content = torch.load(source, map_location="cpu", weights_only=True, mmap=by_path)
     except Exception as error:  # a hostile or damaged pickle can make the unpickler raise anything
-        raise WrongAdapterError(
+        raise UnreadableWeightsError(
             "This pickle file is damaged, or holds more than tensors and could run code "
-            f"({_first_line(error)}). Get the .safetensors form of it. {WHERE}"
+            f"({_first_line(error)}). Get the .safetensors form of it."
         ) from error
     tensors = dict(_tensors_in(content))
     shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
@@ -109,7 +112,7 @@ def _tensors_in(content: Any) -> Iterator[tuple[str, Tensor]]:
                 content = content[wrapper]
     for count, (key, value) in enumerate(_walk(content, "", _DEEPEST_NESTING)):
         if count == _MOST_VALUES:  # dicts that share their children grow without end
-            raise WrongAdapterError(f"This pickle holds over {_MOST_VALUES:,} values. {WHERE}")
+            raise UnreadableWeightsError(f"This pickle holds over {_MOST_VALUES:,} values.")
         if isinstance(value, Tensor):
             yield key, value
 
@@ -126,7 +129,7 @@ def _stored_in_full(key: str, tensor: Tensor) -> Tensor:
     """Refuses a tensor that claims more values than the file holds, or of an exotic layout."""
     ordinary = tensor.layout == torch.strided and tensor.device.type == "cpu"
     if not ordinary or tensor.numel() * tensor.itemsize > tensor.untyped_storage().nbytes():
-        raise WrongAdapterError(f"{key} is not an ordinary tensor stored in full. {WHERE}")
+        raise UnreadableWeightsError(f"{key} is not an ordinary tensor stored in full.")
     return tensor.detach()
 
 

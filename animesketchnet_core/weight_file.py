@@ -22,7 +22,7 @@ from .adapter_metadata import AdapterMetadata
 from .files import write_atomically
 from .image_features import where_to_get
 from .unet_layers import UNetShape, cross_attention_layers
-from .weight_container import WeightContainer, open_weights
+from .weight_container import UnreadableWeightsError, WeightContainer, open_weights
 from .weight_kinds import (
     DOWNLOADS,
     SDXL_TOKEN_WIDTH,
@@ -36,6 +36,7 @@ from .weight_layouts import canonical_keys
 __all__ = [
     "AdapterMetadata",
     "WrongAdapterError",
+    "check_adapter_file",
     "check_fits",
     "check_fits_encoder",
     "check_fits_unet",
@@ -65,9 +66,30 @@ def read_adapter(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], Adapt
         container = open_weights(path)
         state_dict = _read_tensors(container)
         metadata = _read_metadata(container, state_dict)
+    except UnreadableWeightsError as error:
+        raise WrongAdapterError(f"{path}: {error} {WHERE}") from error
     except WrongAdapterError as error:
         raise WrongAdapterError(f"{path}: {error}") from error
     return state_dict, metadata
+
+
+def check_adapter_file(path: Path) -> None:
+    """Refuses a file that is something else, without reading its weights.
+
+    Raises:
+        FileNotFoundError: no such file.
+        WrongAdapterError: says what the file is and what is needed.
+    """
+    try:
+        shapes = open_weights(path).shapes
+    except UnreadableWeightsError as error:
+        raise WrongAdapterError(f"{path.name}: {error} {WHERE}") from error
+    try:
+        keys = canonical_keys(shapes)
+        first = {name: shapes[sources[0]] for name, sources in keys.sources.items()}
+        check_kind(shapes, keys, first)
+    except WrongAdapterError as error:
+        raise WrongAdapterError(f"{path.name}: {error}") from error
 
 
 def write_adapter(

@@ -6,10 +6,8 @@ from pathlib import Path
 
 from comfy_api.latest import io
 
-from ..animesketchnet_core.weight_container import open_weights
-from ..animesketchnet_core.weight_file import read_adapter
-from ..animesketchnet_core.weight_kinds import WHERE, WrongAdapterError, check_kind
-from ..animesketchnet_core.weight_layouts import canonical_keys
+from ..animesketchnet_core.weight_file import check_adapter_file, read_adapter
+from ..animesketchnet_core.weight_kinds import WHERE, WrongAdapterError
 from .folders import adapter_files, adapter_path, file_stamp
 from .links import AnimeSketchNetType, LoadedAdapter
 from .schema import schema
@@ -45,7 +43,7 @@ class LoadAnimeSketchNet(io.ComfyNode):
         if adapter_name is None:  # comes over a link, not known yet
             return True
         try:
-            check_header(found_file(adapter_name))
+            check_adapter_file(found_file(adapter_name))
         except (OSError, WrongAdapterError) as error:
             return f"Load AnimeSketchNet: {error}"
         return True
@@ -76,18 +74,3 @@ def found_file(adapter_name: str) -> Path:
         f"{adapter_name!r} is not in models/animesketchnet or models/ipadapter, which have "
         f"{listed}. {WHERE}"
     )
-
-
-def check_header(path: Path) -> None:
-    """Refuses a file that is something else, without reading its weights.
-
-    Raises:
-        WrongAdapterError: says what the file is and what is needed.
-    """
-    try:
-        container = open_weights(path)
-        keys = canonical_keys(container.shapes)
-        shapes = {name: container.shapes[parts[0]] for name, parts in keys.sources.items()}
-        check_kind(container.shapes, keys, shapes)
-    except WrongAdapterError as error:
-        raise WrongAdapterError(f"{path.name}: {error}") from error

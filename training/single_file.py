@@ -34,8 +34,11 @@ from animesketchnet_core.image_encoder_file import (
     WrongEncoderError,
     describe_image_encoder,
 )
-from animesketchnet_core.weight_container import WeightContainer, open_weights
-from animesketchnet_core.weight_kinds import WrongAdapterError
+from animesketchnet_core.weight_container import (
+    UnreadableWeightsError,
+    WeightContainer,
+    open_weights,
+)
 
 from .loading import ModelError, load_strictly
 
@@ -137,7 +140,7 @@ def read_image_encoder(path: Path) -> CLIPVisionModelWithProjection:
 def _open(path: Path) -> WeightContainer:
     try:
         return open_weights(path)
-    except (WrongAdapterError, OSError) as error:
+    except (UnreadableWeightsError, OSError) as error:
         raise ModelError(f"{path} cannot be read as a model. {error}") from error
 
 

@@ -64,7 +64,8 @@ def observed(world: World, model: Any, size: int) -> Counter[str]:
     def after(step: int) -> None:
         reported = sum("called a synchronizing CUDA" in str(each.message) for each in caught)
         seen.append(operations.counts + Counter(syncs_reported=reported))
-        held.update(bytes=reachable_bytes(model, world.device), allocated=allocated(world.device))
+        held["bytes"] = reachable_bytes(model, world.device)
+        held["allocated"] = allocated(world.device)
 
     held: Counter[str] = Counter()
     operations = Operations(world.device)
