@@ -11,7 +11,7 @@ Shapes: h and w the picture; level i has the features [1, c_i, h / 2^(i + 1), w 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from .anime2sketch_strips import sketch_strips
 from .clip_input import check_image, flatten_onto_white
+from .progress import OnProgress
 
 LEVELS = 8
 
@@ -66,7 +67,7 @@ def draw_with(
     resolution: int | None = 1024,
     memory: int = 4 << 30,
     device: torch.device | str | None = None,
-    on_strip: Callable[[int, int], object] | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Tensor:
     """Draws pictures with the generator, dark on white.
 
@@ -78,7 +79,7 @@ def draw_with(
             Pictures are not made larger than 512 for it.
         memory: bytes that the work may take (see `sketch_strips`).
         device: where the work is done; None for the pictures' own.
-        on_strip: called with (done, total) of a picture's strips; it may raise to stop the work.
+        on_progress: called with (done, total) of a picture's strips; it may raise to stop the work.
 
     Returns:
         Drawings [b, h, w, 3], float32 in [0, 1], the three channels equal, where the pictures lie.
@@ -95,7 +96,7 @@ def draw_with(
     for picture in image:
         seen = resize(picture, seen_size(picture.shape[0], picture.shape[1], resolution))
         strips: Iterator[Tensor] = sketch_strips(
-            net, seen, memory=memory, device=device, on_strip=on_strip
+            net, seen, memory=memory, device=device, on_progress=on_progress
         )
         drawing = torch.cat([strip.to(image.device) for strip in strips])[..., None]
         drawings.append(resize(drawing, (picture.shape[0], picture.shape[1])))

@@ -13,7 +13,7 @@ the drawing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .clip_input import flatten_onto_white
+from .progress import OnProgress
 
 MULTIPLE = 256  # eight levels halve the picture
 MOST_STREAMED = 3  # each level more computes the larger ones once more
@@ -40,7 +41,7 @@ def sketch_strips(
     *,
     memory: int,
     device: torch.device,
-    on_strip: Callable[[int, int], object] | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Iterator[Tensor]:
     """Draws one picture, strip by strip from the top.
 
@@ -50,7 +51,7 @@ def sketch_strips(
         memory: bytes that the work may take, `memory_needed` for some number of streamed levels up
             to 3; where that is not enough, 3 are streamed all the same.
         device: where the work is done.
-        on_strip: called with (done, total) after each strip; it may raise to stop the work.
+        on_progress: called with (done, total) after each strip; it may raise to stop the work.
 
     Yields:
         Rows of the drawing, [y, w] each, float32 in [0, 1], dark on white.
@@ -62,8 +63,8 @@ def sketch_strips(
     for done in range(1, total + 1):
         with torch.no_grad():
             strip = next(steps)
-        if on_strip is not None:
-            on_strip(done, total)
+        if on_progress is not None:
+            on_progress(done, total)
         if strip is not None:
             yield strip
 

@@ -16,16 +16,23 @@ import torch
 from torch import Tensor
 
 from .clip_input import check_image
+from .progress import OnProgress
 from .sketch_extraction import Settings, check_range, line_response
 
 
-def extract_ink(image: Tensor, line_width: float = 1.0, detail: float = 0.5) -> Tensor:
+def extract_ink(
+    image: Tensor,
+    line_width: float = 1.0,
+    detail: float = 0.5,
+    on_progress: OnProgress | None = None,
+) -> Tensor:
     """Draws pictures in ink, dark on white.
 
     Args:
         image: pictures [b, h, w, c], float in [0, 1], c = 1 (grey), 3 (RGB) or 4 (RGB and opacity).
         line_width: width of the lines, 0.25 (fine) to 4 (bold), 1 is usual.
         detail: how much of the picture becomes ink, 0 (5%) to 1 (45%), less if it has no darks.
+        on_progress: told of each picture's strips.
 
     Returns:
         Drawings [b, h, w, 3], float32 in [0, 1], the three channels equal.
@@ -39,7 +46,9 @@ def extract_ink(image: Tensor, line_width: float = 1.0, detail: float = 0.5) -> 
     check_range("detail", detail, 0, 1)
     settings = Settings.scaled(min(image.shape[1:3]), line_width, narrow=1 + _P, wide=_P)
     share = 0.05 * 9**detail  # 0.15 at detail 0.5
-    drawings = [_threshold(line_response(picture, settings), share) for picture in image]
+    drawings = [
+        _threshold(line_response(picture, settings, on_progress), share) for picture in image
+    ]
     return torch.stack(drawings).unsqueeze(-1).repeat(1, 1, 1, 3)  # [b, h, w, 3]
 
 

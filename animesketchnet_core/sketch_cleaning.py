@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from .clip_input import check_image, flatten_onto_white
 from .line_weight import change_width
 from .paper import whiten
+from .progress import OnProgress
 from .sketch_extraction import check_range, lightness
 from .specks import remove_specks as without_specks
 
@@ -19,6 +22,7 @@ def clean_sketch(
     remove_specks: float = 4.0,
     line_weight: float = 0.0,
     ink: float = 0.5,
+    on_progress: OnProgress | None = None,
 ) -> Tensor:
     """Cleans sketches: paper first, then ink, specks, and the lines' width.
 
@@ -32,6 +36,7 @@ def clean_sketch(
         remove_specks: largest height and width of a speck, 0 to 20 thousandths.
         line_weight: how much wider lines become, -5 to 5 thousandths.
         ink: how much darker the lines become, 0 (as they are) to 1 (the darkest are black).
+        on_progress: told of each picture's steps.
 
     Returns:
         Sketches [b, h, w, 3], float32 in [0, 1].
@@ -46,16 +51,20 @@ def clean_sketch(
     check_range("line_weight", line_weight, -5, 5)
     check_range("ink", ink, 0, 1)
     thousandth = min(image.shape[1:3]) / 1000
+    steps: tuple[tuple[bool, Callable[[Tensor], Tensor]], ...] = (
+        (whiten_paper > 0, lambda picture: torch.lerp(picture, whiten(picture), whiten_paper)),
+        (ink > 0, lambda picture: darken_ink(picture, ink)),
+        (remove_specks > 0, lambda picture: without_specks(picture, remove_specks * thousandth)),
+        (line_weight != 0, lambda picture: change_width(picture, line_weight * thousandth)),
+    )
     cleaned = []
     for picture in image:
         picture = flatten_onto_white(picture.float().clamp(0, 1))  # [h, w, 3]
-        if whiten_paper > 0:
-            picture = torch.lerp(picture, whiten(picture), whiten_paper)
-        if ink > 0:
-            picture = darken_ink(picture, ink)
-        picture = without_specks(picture, remove_specks * thousandth)
-        if line_weight != 0:
-            picture = change_width(picture, line_weight * thousandth)
+        for done, (wanted, step) in enumerate(steps, 1):
+            if wanted:
+                picture = step(picture)
+            if on_progress is not None:
+                on_progress(done, len(steps))
         cleaned.append(picture)
     return torch.stack(cleaned).contiguous()
 

@@ -25,9 +25,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .clip_input import check_image, flatten_onto_white
+from .progress import OnProgress
 
 
-def extract_lines(image: Tensor, line_width: float = 1.0, detail: float = 0.5) -> Tensor:
+def extract_lines(
+    image: Tensor,
+    line_width: float = 1.0,
+    detail: float = 0.5,
+    on_progress: OnProgress | None = None,
+) -> Tensor:
     """Draws a picture's lines, dark on white.
 
     Strokes grow with the picture, so that one drawn at twice the size looks the same. The work is
@@ -37,6 +43,7 @@ def extract_lines(image: Tensor, line_width: float = 1.0, detail: float = 0.5) -
         image: pictures [b, h, w, c], float in [0, 1], c = 1 (grey), 3 (RGB) or 4 (RGB and opacity).
         line_width: width of the strokes, 0.25 (fine) to 4 (bold), 1 is usual.
         detail: how faint a contrast is still drawn, 0 (outlines) to 1 (all, grain too).
+        on_progress: told of each picture's strips.
 
     Returns:
         Drawings [b, h, w, 3], float32 in [0, 1], the three channels equal.
@@ -50,8 +57,8 @@ def extract_lines(image: Tensor, line_width: float = 1.0, detail: float = 0.5) -
     check_range("detail", detail, 0, 1)
     tau = 1 - 0.06 * 2 ** (-4 * detail)  # 0.985 at detail 0.5
     settings = Settings.scaled(min(image.shape[1:3]), line_width, narrow=1.0, wide=tau)
-    drawings = torch.stack([_draw(picture, settings) for picture in image])  # [b, h, w]
-    return drawings.unsqueeze(-1).repeat(1, 1, 1, 3)  # [b, h, w, 3]
+    responses = torch.stack([line_response(picture, settings, on_progress) for picture in image])
+    return _ink(responses).unsqueeze(-1).repeat(1, 1, 1, 3)  # [b, h, w, 3]
 
 
 @dataclass(frozen=True)
@@ -95,17 +102,15 @@ _STRIP_PIXELS = 1 << 18  # small enough for a processor's cache
 _PHI = 60.0
 
 
-def _draw(picture: Tensor, settings: Settings) -> Tensor:
-    """Draws one picture [h, w, c]; returns [h, w]."""
-    return _ink(line_response(picture, settings))
-
-
-def line_response(picture: Tensor, settings: Settings) -> Tensor:
+def line_response(
+    picture: Tensor, settings: Settings, on_progress: OnProgress | None = None
+) -> Tensor:
     """Weighs a picture's two Gaussians against each other, smoothed along the flow.
 
     Args:
         picture: [h, w, c], float in [0, 1], c = 1, 3 or 4.
         settings: the Gaussians.
+        on_progress: told of the strips.
 
     Returns:
         The response of the lightness, float32 [h, w].
@@ -115,7 +120,7 @@ def line_response(picture: Tensor, settings: Settings) -> Tensor:
     light = _pad_to_multiple(light, settings.reduce)
     if settings.reduce > 1:
         light = F.avg_pool2d(light, settings.reduce)
-    response = torch.cat(list(_responses(light, settings)), dim=2)
+    response = torch.cat(list(_responses(light, settings, on_progress)), dim=2)
     if settings.reduce > 1:
         # The response is smooth, so that it loses nothing here, and the ink's edges come out sharp.
         response = F.interpolate(response, scale_factor=settings.reduce, mode="bilinear")
@@ -132,15 +137,20 @@ def lightness(picture: Tensor) -> Tensor:
     )
 
 
-def _responses(light: Tensor, settings: Settings) -> Iterator[Tensor]:
+def _responses(
+    light: Tensor, settings: Settings, on_progress: OnProgress | None
+) -> Iterator[Tensor]:
     """Gives the line response of lightness [1, 1, h, w] strip by strip, [1, 1, y, w] each."""
     reach = settings.reach
     padded = F.pad(light, (reach,) * 4, mode="replicate")
     height, width = padded.shape[2:]
     rows = max(1, _STRIP_PIXELS // width)
-    for top in range(0, height - 2 * reach, rows):
+    tops = range(0, height - 2 * reach, rows)
+    for done, top in enumerate(tops, 1):
         strip = padded[:, :, top : top + rows + 2 * reach]
         yield _response(strip, settings)[:, :, reach:-reach, reach:-reach]
+        if on_progress is not None:
+            on_progress(done, len(tops))
 
 
 def _response(light: Tensor, settings: Settings) -> Tensor:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..animesketchnet_core.progress import OnProgress
 from ..animesketchnet_core.sketch_cleaning import clean_sketch
-from .pictures import OnStrip, picture_by_picture
+from .pictures import picture_by_picture
 from .schema import schema
 
 
@@ -81,13 +82,14 @@ class CleanSketch(io.ComfyNode):
     ) -> io.NodeOutput:
         """Cleans one picture after the other."""
 
-        def clean(picture: Tensor, on_strip: OnStrip) -> Tensor:
+        def clean(picture: Tensor, on_progress: OnProgress) -> Tensor:
             return clean_sketch(
                 picture,
                 whiten_paper=whiten_paper,
                 remove_specks=remove_specks,
                 line_weight=line_weight,
                 ink=ink,
+                on_progress=on_progress,
             )
 
         return io.NodeOutput(picture_by_picture(image, clean))

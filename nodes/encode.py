@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import comfy.model_management
+import comfy.utils
 import torch
 from comfy_api.latest import io, ui
 from torch import Tensor, nn
@@ -139,9 +140,19 @@ def encode(clip_vision: Any, pixels: Tensor, reads: ImageFeatures) -> Tensor:
         float32.
     """
     comfy.model_management.load_models_gpu([clip_vision.patcher])
-    pixels = pixels.to(clip_vision.load_device)
-    outputs = clip_vision.model(pixel_values=pixels, intermediate_output=PENULTIMATE)
-    return outputs[PLACES[reads]].float()
+    bar = comfy.utils.ProgressBar(len(pixels))
+    features = []
+    for part in pixels.split(_AT_ONCE):
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        outputs = clip_vision.model(
+            pixel_values=part.to(clip_vision.load_device), intermediate_output=PENULTIMATE
+        )
+        features.append(outputs[PLACES[reads]].float())
+        bar.update(len(part))
+    return torch.cat(features)
+
+
+_AT_ONCE = 8  # pictures: many references, or tiles, must not need more memory than sampling does
 
 
 def check_width(found: int, animesketchnet: LoadedAdapter) -> None:

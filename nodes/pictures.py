@@ -9,12 +9,12 @@ import comfy.utils
 import torch
 from torch import Tensor
 
+from ..animesketchnet_core.progress import OnProgress
+
 STEPS = 1000  # of the progress bar, for each picture
 
-OnStrip = Callable[[int, int], None]
 
-
-def picture_by_picture(image: Tensor, work: Callable[[Tensor, OnStrip], Tensor]) -> Tensor:
+def picture_by_picture(image: Tensor, work: Callable[[Tensor, OnProgress], Tensor]) -> Tensor:
     """Calls work for each picture, on the device where ComfyUI computes.
 
     Args:
@@ -30,11 +30,11 @@ def picture_by_picture(image: Tensor, work: Callable[[Tensor, OnStrip], Tensor])
     results = []
     for number, picture in enumerate(image.split(1)):
 
-        def on_strip(done: int, total: int, number: int = number) -> None:
+        def on_progress(done: int, total: int, number: int = number) -> None:
             comfy.model_management.throw_exception_if_processing_interrupted()
             bar.update_absolute(int(STEPS * (number + done / total)))
 
-        on_strip(0, 1)
-        results.append(work(picture.to(device), on_strip).to(image.device))
+        on_progress(0, 1)
+        results.append(work(picture.to(device), on_progress).to(image.device))
     bar.update_absolute(STEPS * len(image))
     return torch.cat(results)

@@ -6,8 +6,9 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..animesketchnet_core.ink import extract_ink
+from ..animesketchnet_core.progress import OnProgress
 from ..animesketchnet_core.sketch_extraction import extract_lines
-from .pictures import OnStrip, picture_by_picture
+from .pictures import picture_by_picture
 from .schema import schema
 from .sketch_model import LoadedSketchModel, SketchModelType
 
@@ -95,11 +96,13 @@ class SketchFromImage(io.ComfyNode):
                 "the input sketch_model, or choose lines or ink, which need none."
             )
 
-        def draw(picture: Tensor, on_strip: OnStrip) -> Tensor:
+        def draw(picture: Tensor, on_progress: OnProgress) -> Tensor:
             if method == "neural" and sketch_model is not None:
-                return sketch_model.draw(picture, neural_resolution(line_width, detail), on_strip)
+                return sketch_model.draw(
+                    picture, neural_resolution(line_width, detail), on_progress
+                )
             extract = extract_ink if method == "ink" else extract_lines
-            return extract(picture, line_width, detail)
+            return extract(picture, line_width, detail, on_progress)
 
         return io.NodeOutput(picture_by_picture(image, draw))
 

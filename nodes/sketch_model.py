@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from ..animesketchnet_core.anime2sketch_file import (
     read_anime2sketch,
 )
 from ..animesketchnet_core.anime2sketch_strips import memory_needed
+from ..animesketchnet_core.progress import OnProgress
 from .folders import file_stamp, sketcher_files, sketcher_path
 from .links import Patcher
 from .schema import schema
@@ -37,9 +37,7 @@ class LoadedSketchModel:
 
     patcher: Any
 
-    def draw(
-        self, image: Tensor, resolution: int, on_strip: Callable[[int, int], object]
-    ) -> Tensor:
+    def draw(self, image: Tensor, resolution: int, on_progress: OnProgress) -> Tensor:
         """Draws pictures [b, h, w, c] within the memory that is free (see `draw_with`)."""
         device = self.patcher.load_device
         height, width = seen_size(image.shape[1], image.shape[2], resolution)
@@ -52,7 +50,7 @@ class LoadedSketchModel:
             resolution=resolution,
             memory=int(0.7 * free),
             device=device,
-            on_strip=on_strip,
+            on_progress=on_progress,
         )
 
 

@@ -238,7 +238,7 @@ def test_progress_is_told_and_can_stop_it(
 ) -> None:
     monkeypatch.setattr(anime2sketch_strips, "_strip_rows", lambda width: 96)
     told = []
-    draw_with(net, scene(300, 200)[None], resolution=None, on_strip=lambda *n: told.append(n))
+    draw_with(net, scene(300, 200)[None], resolution=None, on_progress=lambda *n: told.append(n))
     total = told[0][1]
     assert told == [(done, total) for done in range(1, total + 1)]
     assert total > 4
@@ -248,7 +248,7 @@ def test_progress_is_told_and_can_stop_it(
             raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        draw_with(net, scene(300, 200)[None], resolution=None, on_strip=stop)
+        draw_with(net, scene(300, 200)[None], resolution=None, on_progress=stop)
 
 
 def test_pictures_that_are_not_finite_are_refused(net: Anime2Sketch) -> None:

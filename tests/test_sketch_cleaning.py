@@ -254,3 +254,9 @@ def test_settings_out_of_range_are_refused(name):
 def test_pictures_that_are_not_finite_are_refused():
     with pytest.raises(ValueError, match="NaN or infinite"):
         clean_sketch(torch.full((1, 3, 3, 3), float("nan")))
+
+
+def test_progress_is_told_step_by_step():
+    told = []
+    clean_sketch(torch.rand(2, 9, 9, 3), on_progress=lambda *progress: told.append(progress))
+    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)] * 2

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from animesketchnet_core import sketch_extraction
+from animesketchnet_core.ink import extract_ink
 from animesketchnet_core.sketch_extraction import extract_lines, lightness, line_normal
 
 
@@ -143,3 +144,18 @@ def test_settings_out_of_range_are_refused(settings):
 def test_pictures_that_are_not_finite_are_refused():
     with pytest.raises(ValueError, match="NaN or infinite"):
         extract_lines(torch.full((1, 3, 3, 3), float("nan")))
+
+
+@pytest.mark.parametrize("extract", [extract_lines, extract_ink])
+def test_progress_is_told_strip_by_strip_and_may_stop_the_work(extract):
+    image = torch.rand(1, 700, 600, 3)
+    told = []
+    extract(image, on_progress=lambda *progress: told.append(progress))
+    assert told == [(done, len(told)) for done in range(1, len(told) + 1)]
+    assert len(told) > 1
+
+    def stop(done, total):
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        extract(image, on_progress=stop)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from comfyui_server import ComfyUIServer
 
@@ -168,3 +170,19 @@ def test_comfyui_lists_the_graphs_as_templates(comfyui: ComfyUIServer) -> None:
     assert sorted(names) == GRAPHS
     for name in names:
         assert json.loads(comfyui.get(f"/api/workflow_templates/{pack}/{name}.json")) == read(name)
+
+
+SIZES = {"mini_alpha_sweep": (640, 142), "mini_two_references": (256, 128)}
+
+
+@pytest.mark.parametrize("name", [name for name in GRAPHS if name.startswith("mini")])
+def test_what_the_mini_models_allow_runs(comfyui: ComfyUIServer, name: str) -> None:
+    workflow = read_api(name)
+    for node in workflow.values():
+        if "steps" in node["inputs"]:
+            node["inputs"]["steps"] = 2
+    pictures = comfyui.images(comfyui.run(workflow))
+    assert len(pictures) == (4 if name == "mini_batch" else 1)
+    for content in pictures.values():
+        with Image.open(io.BytesIO(content)) as picture:
+            assert picture.size == SIZES.get(name, (128, 128))

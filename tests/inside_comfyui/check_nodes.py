@@ -231,6 +231,17 @@ def test_an_encoder_of_another_embedding_is_told_by_its_embedding(pack, mini, pi
     assert "/sdxl_models/image_encoder/model.safetensors" in message
 
 
+def test_many_sketches_are_encoded_a_few_at_a_time(mini, picture, monkeypatch):
+    told = []
+    bar = SimpleNamespace(update=told.append)
+    monkeypatch.setattr(comfy.utils, "ProgressBar", lambda total: told.append(total) or bar)
+    pictures = torch.cat([picture(seed=seed) for seed in range(10)])
+    tokens = mini.encode(pictures).tokens
+    assert told == [11, 8, 3]  # "no sketch" is the last
+    alone = torch.cat([mini.encode(each).tokens for each in pictures.split(1)])
+    torch.testing.assert_close(tokens, alone)
+
+
 def test_a_wrong_encoder_is_named_with_both_widths(pack, mini, picture):
     class WrongEncoder:
         image_size = 14
@@ -412,8 +423,8 @@ def test_progress_runs_to_the_end_over_pictures_and_strips(pack, monkeypatch):
     bar = SimpleNamespace(update_absolute=seen.append)
     monkeypatch.setattr(comfy.utils, "ProgressBar", lambda total: seen.append(total) or bar)
 
-    def work(picture, on_strip):
-        on_strip(1, 2)
+    def work(picture, on_progress):
+        on_progress(1, 2)
         return picture
 
     pack.module("nodes.pictures").picture_by_picture(torch.ones(2, 3, 3, 3), work)
@@ -425,11 +436,11 @@ def test_the_work_stops_between_strips_when_interrupted(pack, sketchers, picture
     comfy.model_management.interrupt_current_processing(False)
     told = []
 
-    def work(image, on_strip):
+    def work(image, on_progress):
         def on_each(done, total):
             told.append(done)
             comfy.model_management.interrupt_current_processing()
-            on_strip(done, total)
+            on_progress(done, total)
 
         return loaded.draw(image, 256, on_each)
 
