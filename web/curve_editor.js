@@ -104,7 +104,7 @@ class CurveEditor {
     const circle = element("circle", { cx, cy, r: 6, fill: "#fff", cursor: "grab" })
     circle.addEventListener("pointerdown", (event) => {
       event.stopPropagation() // or the canvas would drag the node
-      if (event.button === 0) this.drag(index)
+      if (event.button === 0) this.drag(event.pointerId, index)
     })
     circle.addEventListener("contextmenu", (event) => {
       event.preventDefault()
@@ -115,16 +115,19 @@ class CurveEditor {
     return circle
   }
 
-  drag(index) {
+  drag(pointer, index) {
     const move = (event) => {
+      event.stopPropagation()
       const points = this.curve()
       const [x, y] = this.at(event)
       points[index] = [clamp(x, points[index - 1]?.[0] ?? 0, points[index + 1]?.[0] ?? 1), y]
       this.change(points)
     }
-    const end = () => window.removeEventListener("pointermove", move)
-    window.addEventListener("pointermove", move)
-    window.addEventListener("pointerup", end, { once: true })
+    // Captured, the pointer's events come here whatever the canvas or the node does with others.
+    this.svg.setPointerCapture(pointer)
+    this.svg.addEventListener("pointermove", move)
+    const end = () => this.svg.removeEventListener("pointermove", move)
+    this.svg.addEventListener("lostpointercapture", end, { once: true })
   }
 
   add(event) {
