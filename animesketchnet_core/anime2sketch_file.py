@@ -5,15 +5,17 @@ What a file is, its keys and shapes tell; its name does not matter. Nothing in i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from .anime2sketch import LEVELS, Anime2Sketch
 from .weight_container import UnreadableWeightsError, WeightContainer, open_weights
+from .weight_kinds import some
 
 NEEDED = "the `default` generator of Anime2Sketch (netG.pth)"
 WHERE = (
@@ -44,18 +46,19 @@ def read_anime2sketch(
         FileNotFoundError: no such file.
         WrongSketcherError: it is damaged, could run code, or is something else.
     """
-    container, sources = _open(path)
-    width = container.shapes[sources["down.0.weight"]][0]
-    net = Anime2Sketch(base_width=width, operations=operations, device=device)
-    with torch.no_grad():
-        for name, parameter in net.named_parameters():
-            parameter.copy_(_read(container, sources[name]))
-    return net.eval().requires_grad_(False)
+    with _opened(path) as (container, sources):
+        width = container.shapes[sources["down.0.weight"]][0]
+        net = Anime2Sketch(base_width=width, operations=operations, device=device)
+        with torch.no_grad():
+            for name, parameter in net.named_parameters():
+                parameter.copy_(container.read(sources[name]))
+        return net.eval().requires_grad_(False)
 
 
 def check_anime2sketch(path: Path) -> None:
     """Refuses a file that is something else, by its header alone (see `read_anime2sketch`)."""
-    _open(path)
+    with _opened(path):
+        pass
 
 
 def original_keys() -> dict[str, str]:
@@ -75,24 +78,17 @@ def original_keys() -> dict[str, str]:
     return keys
 
 
-def _read(container: WeightContainer, key: str) -> Tensor:
-    try:
-        return container.read(key)
-    except UnreadableWeightsError as error:
-        raise WrongSketcherError(f"{error} Needed is {NEEDED}. {WHERE}") from error
-
-
-def _open(path: Path) -> tuple[WeightContainer, dict[str, str]]:
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[WeightContainer, Mapping[str, str]]]:
     """Opens a file and checks it; with it come the file's key of each parameter by its name."""
     try:
         container = open_weights(path)
+        # Training on several GPUs puts "module." before each key.
+        in_file = {key.removeprefix("module."): key for key in container.shapes}
+        _check({plain: container.shapes[key] for plain, key in in_file.items()})
+        yield container, {name: in_file[key] for name, key in original_keys().items()}
     except UnreadableWeightsError as error:
         raise WrongSketcherError(f"{error} Needed is {NEEDED}. {WHERE}") from error
-    # Training on several GPUs puts "module." before each key.
-    in_file = {key.removeprefix("module."): key for key in container.shapes}
-    shapes = {plain: container.shapes[key] for plain, key in in_file.items()}
-    _check(shapes)
-    return container, {name: in_file[key] for name, key in original_keys().items()}
 
 
 def _check(shapes: Mapping[str, tuple[int, ...]]) -> None:
@@ -101,12 +97,12 @@ def _check(shapes: Mapping[str, tuple[int, ...]]) -> None:
     names = original_keys()
     missing = [key for key in names.values() if key not in shapes]
     if len(missing) == len(names):
-        raise _refuse(f"a file of {len(shapes)} tensors{_some(shapes)}")
+        raise _refuse(f"a file of {len(shapes)} tensors{some(shapes)}")
     extra = [key for key in shapes if key not in names.values()]
     if missing or extra:
         raise _refuse(
-            f"a file with {len(missing)} of its tensors missing{_some(missing)} and "
-            f"{len(extra)} others{_some(extra)}"
+            f"a file with {len(missing)} of its tensors missing{some(missing)} and "
+            f"{len(extra)} others{some(extra)}"
         )
     first = shapes[names["down.0.weight"]]
     width = first[0] if first and 0 < first[0] <= _WIDEST else _PUBLISHED_WIDTH
@@ -117,15 +113,8 @@ def _check(shapes: Mapping[str, tuple[int, ...]]) -> None:
         if shapes[names[name]] != tuple(parameter.shape)
     ]
     if wrong:
-        raise _refuse(f"a file with {len(wrong)} tensors of another shape{_some(wrong)}")
+        raise _refuse(f"a file with {len(wrong)} tensors of another shape{some(wrong)}")
 
 
 def _refuse(found: str) -> WrongSketcherError:
     return WrongSketcherError(f"This is {found}; needed is {NEEDED}. {WHERE}")
-
-
-def _some(names: Iterable[str]) -> str:
-    """Shows the first three names, each cut to a sane length: " (a, b, c, ...)"."""
-    names = list(names)
-    shown = ", ".join(name[:120] for name in names[:3])
-    return f" ({shown}{', ...' if len(names) > 3 else ''})" if names else ""

@@ -38,6 +38,7 @@ def decoupled_attention(
         Z, [b, n, c], before the layer's output projection.
     """
     image = attend(query, key, value)
-    if isinstance(alpha, Tensor):
-        return text + alpha.to(text) * image  # a float32 mask must not widen a half-precision UNet
-    return torch.add(text, image, alpha=alpha)  # one pass over memory instead of two
+    # Either way it is one pass over memory.
+    if isinstance(alpha, Tensor):  # a float32 mask must not widen a half-precision UNet
+        return torch.addcmul(text, image, alpha.to(text))
+    return torch.add(text, image, alpha=alpha)

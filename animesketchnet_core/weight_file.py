@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -31,7 +32,7 @@ from .weight_kinds import (
     check_complete,
     check_kind,
 )
-from .weight_layouts import canonical_keys
+from .weight_layouts import CanonicalKeys, canonical_keys
 
 __all__ = [
     "AdapterMetadata",
@@ -62,15 +63,9 @@ def read_adapter(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], Adapt
         WrongAdapterError: the file is not an adapter that can be served.
     """
     path = Path(path)
-    try:
-        container = open_weights(path)
+    with _opened(path, path) as container:
         state_dict = _read_tensors(container)
-        metadata = _read_metadata(container, state_dict)
-    except UnreadableWeightsError as error:
-        raise WrongAdapterError(f"{path}: {error} {WHERE}") from error
-    except WrongAdapterError as error:
-        raise WrongAdapterError(f"{path}: {error}") from error
-    return state_dict, metadata
+        return state_dict, _read_metadata(container, state_dict)
 
 
 def check_adapter_file(path: Path) -> None:
@@ -80,16 +75,8 @@ def check_adapter_file(path: Path) -> None:
         FileNotFoundError: no such file.
         WrongAdapterError: says what the file is and what is needed.
     """
-    try:
-        shapes = open_weights(path).shapes
-    except UnreadableWeightsError as error:
-        raise WrongAdapterError(f"{path.name}: {error} {WHERE}") from error
-    try:
-        keys = canonical_keys(shapes)
-        first = {name: shapes[sources[0]] for name, sources in keys.sources.items()}
-        check_kind(shapes, keys, first)
-    except WrongAdapterError as error:
-        raise WrongAdapterError(f"{path.name}: {error}") from error
+    with _opened(path, path.name) as container:
+        _checked_keys(container)
 
 
 def write_adapter(
@@ -164,7 +151,19 @@ def check_fits_encoder(state_dict: Mapping[str, Tensor], width: int) -> None:
         )
 
 
-def _read_tensors(container: WeightContainer) -> dict[str, Tensor]:
+@contextmanager
+def _opened(path: Path, name: str | Path) -> Iterator[WeightContainer]:
+    """Opens a file; what is wrong with it, now or as it is read, is told under its name."""
+    try:
+        yield open_weights(path)
+    except UnreadableWeightsError as error:
+        raise WrongAdapterError(f"{name}: {error} {WHERE}") from error
+    except WrongAdapterError as error:
+        raise WrongAdapterError(f"{name}: {error}") from error
+
+
+def _checked_keys(container: WeightContainer) -> CanonicalKeys:
+    """Finds a whole adapter's tensors by the file's keys and shapes alone."""
     keys = canonical_keys(container.shapes)
     shapes = {
         name: _joined_shape([container.shapes[source] for source in sources])
@@ -172,9 +171,13 @@ def _read_tensors(container: WeightContainer) -> dict[str, Tensor]:
     }
     check_kind(container.shapes, keys, shapes)
     check_complete(shapes)
+    return keys
+
+
+def _read_tensors(container: WeightContainer) -> dict[str, Tensor]:
     state_dict = {  # cat copies, so that nothing stays tied to the mapped file
         name: torch.cat([container.read(source) for source in sources])
-        for name, sources in keys.sources.items()
+        for name, sources in _checked_keys(container).sources.items()
     }
     for name, tensor in state_dict.items():
         _check_finite(name, tensor)

@@ -43,7 +43,7 @@ class AlphaOverSteps(io.ComfyNode):
             ],
             outputs=[CurveType.Output("curve", tooltip="For Apply AnimeSketchNet.")],
         )
-        # For web/curve_editor.js, which draws them.
+        # For web/curve_editor.js, which draws them; older text inputs take no extra_dict at first.
         made.inputs[1].extra_dict = {"presets": {k: v.to_text() for k, v in PRESETS.items()}}
         return made
 

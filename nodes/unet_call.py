@@ -175,7 +175,8 @@ def _latents(options: Mapping[str, Any], count: int) -> Sequence[int]:
     """Numbers the latents of a chunk; a context window shows some of the batch only."""
     window = options.get("context_window")
     shown = list(getattr(window, "index_list", ()))
-    anchor = getattr(window, "causal_anchor_index", None)  # from ComfyUI 0.28 or before on
+    # Newer ComfyUI (0.28 does, 0.3.75 does not) shows the latent before the window first.
+    anchor = getattr(window, "causal_anchor_index", None)
     if anchor is not None:
         shown.insert(0, anchor)
     return shown if len(shown) == count else range(count)

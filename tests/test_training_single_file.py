@@ -121,3 +121,20 @@ def test_files_of_another_kind_are_refused(tmp_path: Path, tiny_vision: None) ->
         save_file(weights, path)
         with pytest.raises(ModelError, match=message):
             load_image_encoder(path)
+
+
+def test_a_tensor_that_claims_more_than_the_file_holds_is_told_with_the_file(
+    tmp_path: Path, tiny_vision: None
+) -> None:
+    """A stride of 0 makes any size out of one stored number; it is seen only as it is read."""
+    vision = {
+        "embeddings.class_embedding": (WIDTH,),
+        "embeddings.patch_embedding.weight": (WIDTH, 3, 7, 7),
+        "embeddings.position_embedding.weight": (17, WIDTH),
+        "post_layernorm.weight": (WIDTH,),
+    }
+    weights = {f"vision_model.{key}": torch.zeros(shape) for key, shape in vision.items()}
+    weights["vision_model.post_layernorm.bias"] = torch.zeros(1).expand(WIDTH)
+    torch.save(weights, tmp_path / "clip.bin")
+    with pytest.raises(ModelError, match=r"clip\.bin cannot be read.*post_layernorm\.bias is not"):
+        load_image_encoder(tmp_path / "clip.bin")

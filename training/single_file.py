@@ -8,7 +8,8 @@ reads it) or an open_clip checkpoint. Kinds are told by keys and shapes, never b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ from animesketchnet_core.weight_container import (
     WeightContainer,
     open_weights,
 )
+from animesketchnet_core.weight_kinds import some
 
 from .loading import ModelError, load_strictly
 
@@ -101,15 +103,15 @@ def read_checkpoint(
         ModelError: the file is damaged, or no checkpoint of this family.
     """
     sizes = sizes or SD15
-    container = _open(path)
-    _check_family(path, container, sizes)
-    unet = UNet2DConditionModel(**sizes.unet)
-    vae = AutoencoderKL(**sizes.vae)
-    text = CLIPTextModel(CLIPTextConfig(**sizes.text))
-    _load(unet, container, UNET, path, lambda part: convert_ldm_unet_checkpoint(part, unet.config))
-    _load(vae, container, VAE, path, lambda part: convert_ldm_vae_checkpoint(part, vae.config))
-    _load(text, container, TEXT, path, convert_ldm_clip_checkpoint)
-    return unet, vae, text
+    with _opened(path) as file:
+        _check_family(path, file, sizes)
+        unet = UNet2DConditionModel(**sizes.unet)
+        vae = AutoencoderKL(**sizes.vae)
+        text = CLIPTextModel(CLIPTextConfig(**sizes.text))
+        _load(unet, file, UNET, path, lambda part: convert_ldm_unet_checkpoint(part, unet.config))
+        _load(vae, file, VAE, path, lambda part: convert_ldm_vae_checkpoint(part, vae.config))
+        _load(text, file, TEXT, path, convert_ldm_clip_checkpoint)
+        return unet, vae, text
 
 
 def read_image_encoder(path: Path) -> CLIPVisionModelWithProjection:
@@ -118,11 +120,11 @@ def read_image_encoder(path: Path) -> CLIPVisionModelWithProjection:
     Raises:
         ModelError: the file is damaged, or holds no vision transformer of a known kind.
     """
-    container = _open(path)
     try:
-        kind = describe_image_encoder(container.shapes)
-        from_layout = _from_open_clip if kind.layout is Layout.OPEN_CLIP else _from_transformers
-        weights = from_layout(container)
+        with _opened(path) as container:
+            kind = describe_image_encoder(container.shapes)
+            is_open_clip = kind.layout is Layout.OPEN_CLIP
+            weights = (_from_open_clip if is_open_clip else _from_transformers)(container)
         config = _vision_config(path, kind, weights)
     except WrongEncoderError as error:
         raise ModelError(
@@ -137,9 +139,11 @@ def read_image_encoder(path: Path) -> CLIPVisionModelWithProjection:
     return model
 
 
-def _open(path: Path) -> WeightContainer:
+@contextmanager
+def _opened(path: Path) -> Iterator[WeightContainer]:
+    """Opens a file; what is wrong with it, now or as it is read, is told under its name."""
     try:
-        return open_weights(path)
+        yield open_weights(path)
     except (UnreadableWeightsError, OSError) as error:
         raise ModelError(f"{path} cannot be read as a model. {error}") from error
 
@@ -148,7 +152,8 @@ def _check_family(path: Path, container: WeightContainer, sizes: Sizes) -> None:
     key = f"{UNET}input_blocks.0.0.weight"
     if key not in container.shapes:
         raise ModelError(
-            f"{path} is no Stable Diffusion checkpoint: it has no {key}, but {_some(container)}. "
+            f"{path} is no Stable Diffusion checkpoint: it has no {key}, but "
+            f"{len(container.shapes)} others{some(container.shapes)}. "
             "Expected a whole SD v1.5 checkpoint with UNet, VAE and text encoder."
         )
     for prefix, part in ((VAE, "VAE"), (TEXT, "CLIP-L text encoder")):
@@ -253,8 +258,3 @@ def _from_open_clip(container: WeightContainer) -> dict[str, Tensor]:
         else:
             renamed[_OTHER_NAMES.get(key, key)] = value
     return renamed
-
-
-def _some(container: WeightContainer) -> str:
-    names = list(container.shapes)[:3]
-    return f"{', '.join(names)}, ..." if names else "no tensors"
