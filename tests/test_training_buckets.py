@@ -13,9 +13,10 @@ from PIL import Image
 from tests import tiny_world
 from tests.test_training_train import FULL, assert_same_run, checkpoint, log_of, stopping_after
 from training import train as t
-from training.config import ConfigError, DataSettings, from_mapping
+from training.config import DataSettings, from_mapping
 from training.data import Dataset
 from training.framing import bucket_of, buckets, frame
+from training.settings import ConfigError
 from training.stream import Stream
 
 BUCKETS = {"fit": "bucket", "bucket_step": 8, "reference": "group"}

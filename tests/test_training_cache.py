@@ -8,9 +8,10 @@ from PIL import Image
 
 from tests import tiny_world
 from training import cache
-from training.config import ConfigError, from_mapping
+from training.config import from_mapping
 from training.data import Dataset
 from training.models import load_base, load_image_encoder
+from training.settings import ConfigError
 from training.store import Store
 from training.train import train
 from training.views import View

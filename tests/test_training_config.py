@@ -7,22 +7,23 @@ import pytest
 from animesketchnet_core.adapter import AnimeSketchAdapter
 from animesketchnet_core.unet_layers import SD15
 from training import config as c
+from training.settings import ConfigError
 from training.train import main, parse
 
 CONFIGS = Path(c.__file__).parent / "configs"
 
 
 def test_an_unknown_key_is_an_error_that_suggests_the_nearest():
-    with pytest.raises(c.ConfigError, match=r"'run\.batchsize'.*mean 'run\.batch_size'"):
+    with pytest.raises(ConfigError, match=r"'run\.batchsize'.*mean 'run\.batch_size'"):
         c.from_mapping({"run": {"batchsize": 4}})
-    with pytest.raises(c.ConfigError, match=r"'optimiser'.*mean 'optimizer'"):
+    with pytest.raises(ConfigError, match=r"'optimiser'.*mean 'optimizer'"):
         c.from_mapping({"optimiser": {}})
 
 
 def test_an_unknown_key_on_the_command_line_is_an_error_too():
-    with pytest.raises(c.ConfigError, match=r"mean 'optimizer\.learning_rate'"):
+    with pytest.raises(ConfigError, match=r"mean 'optimizer\.learning_rate'"):
         parse(["--optimizer.learn_rate", "1e-3"])
-    with pytest.raises(c.ConfigError, match="Known: "):
+    with pytest.raises(ConfigError, match="Known: "):
         parse(["--nonsense", "1"])
 
 
@@ -42,7 +43,7 @@ def test_an_unknown_key_on_the_command_line_is_an_error_too():
     ],
 )
 def test_a_wrong_value_is_an_error_that_names_it(values, message):
-    with pytest.raises(c.ConfigError, match=message):
+    with pytest.raises(ConfigError, match=message):
         c.from_mapping(values)
 
 
@@ -63,9 +64,9 @@ def test_the_command_line_changes_settings_in_every_spelling():
 
 
 def test_a_command_line_value_that_cannot_be_read_is_an_error():
-    with pytest.raises(c.ConfigError, match=r"run\.seed: cannot read 'seven' as an integer"):
+    with pytest.raises(ConfigError, match=r"run\.seed: cannot read 'seven' as an integer"):
         parse(["--run.seed", "seven"])
-    with pytest.raises(c.ConfigError, match="has no value"):
+    with pytest.raises(ConfigError, match="has no value"):
         parse(["--run.seed"])
 
 
@@ -78,10 +79,10 @@ def test_print_config_reads_back_to_the_same_settings(name, tmp_path, capsys):
 
 
 def test_a_missing_or_broken_file_is_an_error(tmp_path):
-    with pytest.raises(c.ConfigError, match=r"no configuration file .*absent\.toml"):
+    with pytest.raises(ConfigError, match=r"no configuration file .*absent\.toml"):
         c.load_config(tmp_path / "absent.toml")
     (tmp_path / "broken.toml").write_text("[run\n")
-    with pytest.raises(c.ConfigError, match=r"broken\.toml is not valid TOML"):
+    with pytest.raises(ConfigError, match=r"broken\.toml is not valid TOML"):
         c.load_config(tmp_path / "broken.toml")
 
 

@@ -12,10 +12,11 @@ from safetensors.torch import load_file, save_file
 
 from tests import tiny_world
 from training.cache import Encoded, cache_bytes
-from training.config import from_mapping, to_toml
+from training.config import from_mapping
 from training.data import Dataset
 from training.doctor import examine, main
 from training.models import load_base, load_image_encoder
+from training.settings import to_toml
 from training.workers import Workers
 
 

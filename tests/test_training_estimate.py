@@ -12,8 +12,9 @@ from diffusers import UNet2DConditionModel
 from animesketchnet_core.unet_layers import SD15
 from tests import tiny_world
 from training import train as t
-from training.config import from_mapping, to_toml
+from training.config import from_mapping
 from training.estimate import speed, step_cost
+from training.settings import to_toml
 
 
 def test_sd15_costs_what_was_counted_by_hand() -> None:

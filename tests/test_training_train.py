@@ -21,13 +21,14 @@ from animesketchnet_core.weight_file import read_adapter
 from tests import tiny_world
 from training import batch
 from training import train as t
-from training.config import OptimizerSettings, from_mapping, to_toml
+from training.config import OptimizerSettings, from_mapping
 from training.data import Dataset
 from training.held_out import CONDITIONS
 from training.memory import largest_fit
 from training.models import ModelError, fingerprint, load_base, load_image_encoder
 from training.progress import DivergedError, Progress
 from training.schedule import learning_rate
+from training.settings import to_toml
 from training.unet import AdaptedUNet
 
 ROOT = Path(__file__).parents[1]

@@ -16,7 +16,8 @@ import pytest
 import torch
 
 from tests import tiny_world
-from training.config import from_mapping, to_toml
+from training.config import from_mapping
+from training.settings import to_toml
 from training.workers import Workers
 
 ROOT = Path(__file__).parents[1]

@@ -20,9 +20,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from .config import ConfigError, TrainConfig
+from .config import TrainConfig
 from .data import Dataset
 from .models import Base, ImageEncoder, fingerprint
+from .settings import ConfigError
 from .store import Store
 from .views import View
 from .workers import Workers

@@ -1,33 +1,19 @@
 """The trainer's settings: typed, read from one TOML file, changed on the command line.
 
-An unknown key is an error that suggests the nearest known one, so that a misspelt setting never
-passes in silence. Every setting is listed below with its default and its meaning.
+Every setting is listed below with its default and its meaning; settings.py reads them.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
-import json
-import sys
-import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from animesketchnet_core.resampler import ResamplerConfig
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib  # type: ignore[import-not-found]
-
-T = TypeVar("T")
-
-
-class ConfigError(ValueError):
-    """A setting that does not exist, has the wrong type, or is out of range."""
+from .settings import ConfigError, check_choices, check_ranges, load_settings
+from .settings import from_mapping as settings_from_mapping
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -274,8 +260,9 @@ class TrainConfig:
     held_out: HeldOutSettings = field(default_factory=HeldOutSettings)
 
     def __post_init__(self) -> None:
-        _check_choices(self)
-        _check_ranges(self)
+        check_choices(self, _CHOICES)
+        check_ranges(self, _RANGES)
+        _check_combinations(self)
 
 
 _CHOICES = {
@@ -322,18 +309,7 @@ _RANGES = {  # lowest and highest allowed value
 }
 
 
-def _check_choices(config: TrainConfig) -> None:
-    for key, known in _CHOICES.items():
-        value = _get(config, key)
-        if value not in known:
-            raise ConfigError(f"{key} is {value!r}; expected one of {', '.join(known)}.")
-
-
-def _check_ranges(config: TrainConfig) -> None:
-    for key, (low, high) in _RANGES.items():
-        value = _get(config, key)
-        if not low <= value <= high:
-            raise ConfigError(f"{key} is {value}; expected {low} to {high}.")
+def _check_combinations(config: TrainConfig) -> None:
     o = config.objective
     if o.drop_image + o.drop_text + o.drop_both > 1:
         raise ConfigError(
@@ -356,146 +332,11 @@ def _check_ranges(config: TrainConfig) -> None:
         raise ConfigError(f"objective.alpha is {list(o.alpha)}; expected [lowest, highest].")
 
 
-def _get(config: TrainConfig, key: str) -> Any:
-    section, name = key.split(".")
-    return getattr(getattr(config, section), name)
-
-
 def from_mapping(values: Mapping[str, Any]) -> TrainConfig:
-    """Builds the settings from a parsed TOML file.
-
-    Raises:
-        ConfigError: an unknown key (with the nearest known one), a wrong type or range.
-    """
-    return _build(TrainConfig, values, "")
+    """Builds the settings from a parsed TOML file (see `settings.from_mapping`)."""
+    return settings_from_mapping(TrainConfig, values)
 
 
 def load_config(path: str | Path | None, overrides: Sequence[tuple[str, str]] = ()) -> TrainConfig:
-    """Reads a TOML file and lays the command line's settings over it.
-
-    Args:
-        path: the TOML file; None for the defaults alone.
-        overrides: ("section.key", value as written on the command line).
-    """
-    values = {} if path is None else _read_toml(Path(path))
-    for key, text in overrides:
-        _override(values, key, text)
-    return from_mapping(values)
-
-
-def to_toml(config: TrainConfig) -> str:
-    """Writes the settings as TOML that `load_config` reads back to the same settings."""
-    lines = []
-    for section in dataclasses.fields(config):
-        lines.append(f"[{section.name}]")
-        values = dataclasses.asdict(getattr(config, section.name))
-        lines += [f"{key} = {_toml_value(value)}" for key, value in values.items()]
-        lines.append("")
-    return "\n".join(lines)
-
-
-def flatten(config: TrainConfig) -> dict[str, Any]:
-    """Lists the settings as {"section.key": value}."""
-    return {
-        f"{section}.{key}": value
-        for section, values in dataclasses.asdict(config).items()
-        for key, value in values.items()
-    }
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise ConfigError(f"There is no configuration file {path}.")
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}.") from error
-
-
-def _override(values: dict[str, Any], key: str, text: str) -> None:
-    section, _, name = key.partition(".")
-    hint = _hint(section, name)
-    values.setdefault(section, {})[name] = text if hint is str else _parse(key, text, hint)
-
-
-def _hint(section: str, name: str) -> Any:
-    """The type of "section.name", with the error for an unknown one."""
-    sections = typing.get_type_hints(TrainConfig)
-    if section not in sections:
-        raise _unknown(f"{section}.{name}" if name else section, flatten(TrainConfig()))
-    hints = typing.get_type_hints(sections[section])
-    if name not in hints:
-        raise _unknown(f"{section}.{name}", [f"{section}.{known}" for known in hints])
-    return hints[name]
-
-
-def _parse(key: str, text: str, hint: Any) -> Any:
-    """Reads a command-line value with TOML's grammar; texts in a list need no quotes."""
-    if hint == tuple[str, ...] and not text.lstrip().startswith("["):
-        return [part.strip() for part in text.split(",") if part.strip()]
-    bare_list = typing.get_origin(hint) is tuple and not text.lstrip().startswith("[")
-    try:
-        return tomllib.loads(f"value = [{text}]" if bare_list else f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{key}: cannot read {text!r} as {_name(hint)}.") from error
-
-
-def _build(kind: type[T], values: Any, where: str) -> T:
-    """Builds a dataclass from a mapping, checking each key and type."""
-    if not isinstance(values, Mapping):
-        raise ConfigError(f"{where} is {values!r}; expected a section [{where}].")
-    hints = typing.get_type_hints(kind)
-    known = [f"{where}.{name}" if where else name for name in hints]
-    for key in values:
-        if key not in hints:
-            raise _unknown(f"{where}.{key}" if where else key, known)
-    arguments = {
-        name: _convert(value, hints[name], f"{where}.{name}" if where else name)
-        for name, value in values.items()
-    }
-    return kind(**arguments)
-
-
-def _convert(value: Any, hint: Any, where: str) -> Any:
-    """Checks a value's type; an integer may stand for a float, a list for a tuple."""
-    if dataclasses.is_dataclass(hint):
-        return _build(typing.cast(type, hint), value, where)
-    if typing.get_origin(hint) is tuple:
-        return _convert_tuple(value, hint, where)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if type(value) is not hint:
-        raise ConfigError(f"{where} is {value!r}; expected {_name(hint)}.")
-    return value
-
-
-def _convert_tuple(value: Any, hint: Any, where: str) -> tuple[Any, ...]:
-    items = typing.get_args(hint)
-    any_length = items[-1] is Ellipsis
-    right_length = any_length or (isinstance(value, list) and len(value) == len(items))
-    if not isinstance(value, list) or not right_length:
-        raise ConfigError(f"{where} is {value!r}; expected {_name(hint)}.")
-    return tuple(_convert(item, items[0], where) for item in value)
-
-
-def _unknown(key: str, known: typing.Iterable[str]) -> ConfigError:
-    known = sorted(known)
-    nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
-    hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
-    return ConfigError(f"Unknown setting {key!r}.{hint} Known: {', '.join(known)}.")
-
-
-def _name(hint: Any) -> str:
-    if typing.get_origin(hint) is not tuple:
-        return {str: "a text", int: "an integer", float: "a number", bool: "true or false"}[hint]
-    items = typing.get_args(hint)
-    count = "a list" if items[-1] is Ellipsis else f"a list of {len(items)}"
-    return f"{count}, each {_name(items[0])}"
-
-
-def _toml_value(value: Any) -> str:
-    if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(_toml_value(item) for item in value) + "]"
-    return json.dumps(
-        value, ensure_ascii=False
-    )  # TOML's strings, numbers, booleans agree with JSON
+    """Reads a TOML file and lays the command line's settings over it (see `load_settings`)."""
+    return load_settings(TrainConfig, path, overrides)

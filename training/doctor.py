@@ -20,10 +20,11 @@ import torch
 from tqdm import tqdm
 
 from .cache import cache_bytes
-from .config import ConfigError, TrainConfig
+from .config import TrainConfig
 from .data import Dataset
 from .framing import MOST_STRETCHED, check_sizes
 from .models import Base, ImageEncoder, clip_tokenizer, load_base, load_image_encoder
+from .settings import ConfigError
 from .sources import DataError
 from .train import INPUT_ERRORS, new_adapter, parse
 

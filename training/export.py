@@ -7,8 +7,9 @@ from pathlib import Path
 from animesketchnet_core.adapter import AnimeSketchAdapter
 from animesketchnet_core.weight_file import AdapterMetadata, write_adapter
 
-from .config import TrainConfig, flatten
+from .config import TrainConfig
 from .models import ImageEncoder
+from .settings import flatten
 
 # Paths on the trainer's machine are nobody else's business.
 _PRIVATE = ("run.output", "cache.folder", "data.folders", "preview.references", "preview.prompts")

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from animesketchnet_core import clip_input
 
-from .config import ConfigError, DataSettings
+from .config import DataSettings
+from .settings import ConfigError
 
 # Long side / short side: of a picture beyond it much is cut away, or most is margin.
 MOST_STRETCHED = {"crop": 3.0, "pad": 3.0, "bucket": 5.0}

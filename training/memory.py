@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from .config import ConfigError
+from .settings import ConfigError
 
 
 def largest_fit(attempt: Callable[[int], None], most: int) -> int:

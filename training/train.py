@@ -35,7 +35,7 @@ from animesketchnet_core.weight_file import WrongAdapterError, read_adapter
 from .batch import Batch, Batches
 from .cache import Encoded, cache_bytes
 from .checkpoints import CheckpointError, Checkpoints, Interrupt
-from .config import ConfigError, TrainConfig, flatten, load_config, to_toml
+from .config import TrainConfig, load_config
 from .data import Dataset
 from .ema import RunningAverage
 from .estimate import estimate, speed
@@ -50,6 +50,7 @@ from .objective import draw
 from .preview import Previews
 from .progress import DivergedError, Progress
 from .schedule import learning_rate
+from .settings import ConfigError, flatten, read_overrides, to_toml
 from .sources import DataError
 from .unet import AdaptedUNet, checkpoint_blocks, text_keys_values
 from .workers import Workers
@@ -390,31 +391,8 @@ def parse(argv: Sequence[str] | None) -> tuple[TrainConfig, argparse.Namespace]:
         "--dry-run", action="store_true", help="say what would be trained, kept and taken, and end"
     )
     arguments, rest = parser.parse_known_args(argv)
-    overrides = [_pair(text) for text in arguments.set] + _dotted(rest)
+    overrides = read_overrides(arguments.set, rest)
     return load_config(arguments.config, overrides), arguments
-
-
-def _pair(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not equals:
-        raise ConfigError(f"--set {text}: expected SECTION.KEY=VALUE.")
-    return key.strip(), value.strip()
-
-
-def _dotted(rest: Sequence[str]) -> list[tuple[str, str]]:
-    """Reads --section.key VALUE and --section.key=VALUE."""
-    pairs, words = [], list(rest)
-    while words:
-        word = words.pop(0)
-        if not word.startswith("--"):
-            raise ConfigError(f"Cannot read {word!r}; settings are given as --section.key VALUE.")
-        key, equals, value = word[2:].partition("=")
-        if not equals:
-            if not words:
-                raise ConfigError(f"{word} has no value.")
-            value = words.pop(0)
-        pairs.append((key, value))
-    return pairs
 
 
 def main(argv: Sequence[str] | None = None) -> int:
