@@ -1,0 +1,374 @@
+"""The ledger: all that is known of each picture, and why it was kept or dropped, in one SQLite file.
+
+    sources    films and folders, with their hashes
+    pictures   where each came from: source, place in it, crop, colour tags
+    decisions  what each stage found, with score and threshold
+    forms      a picture's files: colour, sketch, adjusted, ...
+    texts      its captions
+    features   its fingerprints
+    done       which stage has dealt with which item, under which settings
+
+A stage writes all that it has to say of one item in one transaction, after the files are whole on
+disk, so a kill at any moment costs the item in hand and nothing else. Several processes may write
+at once. Nothing in it depends on their number or on the time of day.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+from animesketchnet_core.files import StorageError
+
+Verdict = Literal["keep", "drop", "review", "failed"]
+"""`review`: goes on, but a person has to look at it. `failed`: could not be worked on."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A film, or a folder of pictures.
+
+    Attributes:
+        id: short and unique, from its content.
+        path: where it lies.
+        kind: "film" or "folder".
+        details: hash, streams, licence, ...
+    """
+
+    id: str
+    path: str
+    kind: Literal["film", "folder"]
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture of the data set to be.
+
+    Attributes:
+        id: unique, from the content of its source; letters, digits and "-" only.
+        source: the source's id.
+        place: orders the pictures of one source: a frame's pts, or a number in a folder.
+        width: in pixels.
+        height: in pixels.
+        provenance: pts, time base, seconds, shot, crop, colour tags; or the file's name and hash.
+    """
+
+    id: str
+    source: str
+    place: int
+    width: int
+    height: int
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a stage found out about an item, in one respect.
+
+    Attributes:
+        check: what was looked at, such as "blur"; unique within a stage.
+        verdict: what follows.
+        reason: a sentence for a person.
+        score: what was measured.
+        threshold: what it was compared with.
+        details: whatever else explains it.
+    """
+
+    check: str
+    verdict: Verdict
+    reason: str = ""
+    score: float | None = None
+    threshold: float | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Form:
+    """A file of a picture.
+
+    Attributes:
+        path: within the data set's folder.
+        sha256: of the file, in hex.
+        details: how it was made: chosen levels, the network's name, ...
+    """
+
+    path: str
+    sha256: str
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Text:
+    """A caption of a picture.
+
+    Attributes:
+        text: the caption.
+        details: who wrote it, the candidates and their scores.
+    """
+
+    text: str
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """All that a stage has to say of one item; each by its name."""
+
+    decisions: Sequence[Decision] = ()
+    forms: Mapping[str, Form] = field(default_factory=dict)
+    texts: Mapping[str, Text] = field(default_factory=dict)
+    features: Mapping[str, bytes] = field(default_factory=dict)
+
+
+class LedgerError(ValueError):
+    """A file that is no ledger, or one of another version."""
+
+
+class Ledger:
+    """The open SQLite file; a context manager."""
+
+    def __init__(self, path: Path) -> None:
+        """Opens the ledger, or makes it.
+
+        Raises:
+            LedgerError: the file is something else, or of another version.
+            StorageError: it cannot be written.
+        """
+        self.path = path
+        with self._telling():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Transactions are begun by hand, so that reading a version and making tables are one.
+            self._db = sqlite3.connect(path, timeout=600, isolation_level=None)
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = FULL")
+            with self._transaction():
+                version = self._db.execute("PRAGMA user_version").fetchone()[0]
+                tables = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+                if not tables:
+                    for statement in _SCHEMA.split(";"):
+                        self._db.execute(statement)
+                elif version != _VERSION:
+                    raise LedgerError(
+                        f"{path} is a ledger of version {version}; this program reads {_VERSION}. "
+                        "Choose another run.output, or the program that made it."
+                    )
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._db.close()
+
+    def add_source(self, source: Source) -> None:
+        """Adds a source, or replaces what is known of it."""
+        row = (source.id, source.path, source.kind, _json(source.details))
+        with self._transaction():
+            self._db.execute("INSERT OR REPLACE INTO sources VALUES (?, ?, ?, ?)", row)
+
+    def sources(self) -> list[Source]:
+        """Lists the sources in order of their paths."""
+        rows = self._rows("SELECT id, path, kind, details FROM sources ORDER BY path, id")
+        return [Source(*row[:3], json.loads(row[3])) for row in rows]
+
+    def record(
+        self,
+        item: str,
+        stage: str,
+        digest: str,
+        outcome: Outcome = Outcome(),  # noqa: B008  # frozen
+        pictures: Iterable[Picture] = (),
+    ) -> None:
+        """Writes what a stage made of an item, in place of what it said before.
+
+        Args:
+            item: a picture's id, a source's id, or a part of a source, such as "3fa9.../shot-12".
+            stage: the stage's name.
+            digest: of the settings and the input; with another one the item is dealt with again.
+            outcome: what was found and made.
+            pictures: that the item brings into the data set.
+        """
+        with self._transaction():
+            self._forget(item, stage)
+            for picture in pictures:
+                self._db.execute(
+                    "INSERT OR REPLACE INTO pictures VALUES (?, ?, ?, ?, ?, ?)",
+                    (picture.id, picture.source, picture.place, picture.width, picture.height,
+                     _json(picture.provenance)),
+                )  # fmt: skip
+            self._write(item, stage, outcome)
+            self._db.execute("INSERT INTO done VALUES (?, ?, ?)", (item, stage, digest))
+
+    def fail(self, item: str, stage: str, reason: str) -> None:
+        """Writes that an item could not be worked on; the next run tries it again."""
+        with self._transaction():
+            self._forget(item, stage)
+            self._write(item, stage, Outcome([Decision("input", "failed", reason)]))
+
+    def forget(self, item: str, stage: str) -> None:
+        """Takes back all that a stage said of an item."""
+        with self._transaction():
+            self._forget(item, stage)
+
+    def remove_pictures(self, ids: Iterable[str]) -> None:
+        """Takes pictures out, with all that was said of them."""
+        with self._transaction():
+            for picture in ids:
+                self._db.execute("DELETE FROM pictures WHERE id = ?", (picture,))
+                for table in ("decisions", "forms", "texts", "features", "done"):
+                    self._db.execute(f"DELETE FROM {table} WHERE item = ?", (picture,))
+
+    def digests(self, stage: str) -> dict[str, str]:
+        """Lists {item: digest} of what a stage has dealt with."""
+        return dict(self._rows("SELECT item, digest FROM done WHERE stage = ?", stage))
+
+    def pictures(self) -> list[Picture]:
+        """Lists all pictures, dropped ones too, in order of their sources and places."""
+        rows = self._rows(
+            "SELECT id, source, place, width, height, provenance FROM pictures "
+            "ORDER BY source, place, id"
+        )
+        return [Picture(*row[:5], json.loads(row[5])) for row in rows]
+
+    def kept(self, stages: Sequence[str]) -> list[Picture]:
+        """Lists the pictures that none of these stages dropped or failed at, in order.
+
+        What a person said in the review counts more than what the other stages say.
+        """
+        marks = ", ".join("?" * len(stages))
+        dropped = {
+            row[0]
+            for row in self._rows(
+                "SELECT item FROM decisions WHERE verdict IN ('drop', 'failed') "
+                f"AND stage IN ({marks})", *stages,
+            )
+        }  # fmt: skip
+        restored = {
+            row[0]
+            for row in self._rows(
+                "SELECT item FROM decisions WHERE stage = 'review' AND verdict = 'keep'"
+            )
+        }
+        failed = {
+            row[0]
+            for row in self._rows(
+                f"SELECT item FROM decisions WHERE verdict = 'failed' AND stage IN ({marks})",
+                *stages,
+            )
+        }
+        gone = (dropped - restored) | failed
+        return [picture for picture in self.pictures() if picture.id not in gone]
+
+    def decisions(self, item: str | None = None) -> list[tuple[str, str, Decision]]:
+        """Lists (item, stage, decision) of one item, or of all, in order of items and stages."""
+        where, arguments = ("WHERE item = ?", (item,)) if item is not None else ("", ())
+        rows = self._rows(
+            'SELECT item, stage, "check", verdict, reason, score, threshold, details '
+            f'FROM decisions {where} ORDER BY item, stage, "check"', *arguments,
+        )  # fmt: skip
+        return [(row[0], row[1], Decision(*row[2:7], json.loads(row[7]))) for row in rows]
+
+    def forms(self, name: str) -> dict[str, Form]:
+        """Lists {picture: file} of one form, such as "sketch"."""
+        rows = self._rows("SELECT item, path, sha256, details FROM forms WHERE name = ?", name)
+        return {row[0]: Form(row[1], row[2], json.loads(row[3])) for row in rows}
+
+    def forms_of(self, item: str) -> dict[str, Form]:
+        """Lists {name: file} of one picture."""
+        rows = self._rows("SELECT name, path, sha256, details FROM forms WHERE item = ?", item)
+        return {row[0]: Form(row[1], row[2], json.loads(row[3])) for row in rows}
+
+    def texts(self, name: str) -> dict[str, Text]:
+        """Lists {picture: text} of one kind, such as "caption"."""
+        rows = self._rows("SELECT item, text, details FROM texts WHERE name = ?", name)
+        return {row[0]: Text(row[1], json.loads(row[2])) for row in rows}
+
+    def texts_of(self, item: str) -> dict[str, Text]:
+        """Lists {name: text} of one picture."""
+        rows = self._rows("SELECT name, text, details FROM texts WHERE item = ?", item)
+        return {row[0]: Text(row[1], json.loads(row[2])) for row in rows}
+
+    def features(self, name: str) -> dict[str, bytes]:
+        """Lists {picture: bytes} of one kind of fingerprint."""
+        return dict(self._rows("SELECT item, value FROM features WHERE name = ?", name))
+
+    def _forget(self, item: str, stage: str) -> None:
+        for table in ("decisions", "forms", "texts", "features", "done"):
+            self._db.execute(f"DELETE FROM {table} WHERE item = ? AND stage = ?", (item, stage))
+
+    def _write(self, item: str, stage: str, outcome: Outcome) -> None:
+        for d in outcome.decisions:
+            row = (item, stage, d.check, d.verdict, d.reason, d.score, d.threshold,
+                   _json(d.details))  # fmt: skip
+            self._db.execute("INSERT INTO decisions VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+        for name, form in outcome.forms.items():
+            row = (item, stage, name, form.path, form.sha256, _json(form.details))
+            self._db.execute("INSERT INTO forms VALUES (?, ?, ?, ?, ?, ?)", row)
+        for name, text in outcome.texts.items():
+            row = (item, stage, name, text.text, _json(text.details))
+            self._db.execute("INSERT INTO texts VALUES (?, ?, ?, ?, ?)", row)
+        for name, value in outcome.features.items():
+            self._db.execute("INSERT INTO features VALUES (?, ?, ?, ?)", (item, stage, name, value))
+
+    def _rows(self, query: str, *arguments: Any) -> list[Any]:
+        with self._telling():
+            return self._db.execute(query, arguments).fetchall()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._telling():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:  # a full disk has ended it already
+                    self._db.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            raise StorageError(
+                f"{self.path} cannot be written or read ({error}). Make room on the disk, or make "
+                "the folder writable; the same command goes on where it stopped."
+            ) from error
+        except sqlite3.DatabaseError as error:
+            raise LedgerError(
+                f"{self.path} is no ledger of a data set, or a damaged one ({error}). Choose "
+                "another run.output."
+            ) from error
+
+
+_VERSION = 1
+_SCHEMA = f"""
+CREATE TABLE sources (id TEXT PRIMARY KEY, path TEXT, kind TEXT, details TEXT);
+CREATE TABLE pictures (id TEXT PRIMARY KEY, source TEXT, place INTEGER, width INTEGER,
+    height INTEGER, provenance TEXT);
+CREATE TABLE decisions (item TEXT, stage TEXT, "check" TEXT, verdict TEXT, reason TEXT, score REAL,
+    threshold REAL, details TEXT, PRIMARY KEY (item, stage, "check"));
+CREATE TABLE forms (item TEXT, stage TEXT, name TEXT, path TEXT, sha256 TEXT, details TEXT,
+    PRIMARY KEY (item, name));
+CREATE TABLE texts (item TEXT, stage TEXT, name TEXT, text TEXT, details TEXT,
+    PRIMARY KEY (item, name));
+CREATE TABLE features (item TEXT, stage TEXT, name TEXT, value BLOB, PRIMARY KEY (item, name));
+CREATE TABLE done (item TEXT, stage TEXT, digest TEXT, PRIMARY KEY (item, stage));
+PRAGMA user_version = {_VERSION}
+"""
+
+
+def _json(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, ensure_ascii=False, sort_keys=True)
