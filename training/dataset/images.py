@@ -1,4 +1,4 @@
-"""Reads and writes picture files: RGB on white or grey, 8 bits, any size that the settings allow."""
+"""Reads and writes picture files: RGB on white or grey, 8 bits, up to the allowed size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ledger: all that is known of each picture, and why it was kept or dropped, in one SQLite file.
+"""The ledger: all that is known of each picture, and why it was kept or dropped, in one file.
 
     sources    films and folders, with their hashes
     pictures   where each came from: source, place in it, crop, colour tags
@@ -180,14 +180,14 @@ class Ledger:
     def sources(self) -> list[Source]:
         """Lists the sources in order of their paths."""
         rows = self._rows("SELECT id, path, kind, details FROM sources ORDER BY path, id")
-        return [Source(*row[:3], json.loads(row[3])) for row in rows]
+        return [Source(row[0], row[1], row[2], json.loads(row[3])) for row in rows]
 
     def record(
         self,
         item: str,
         stage: str,
         digest: str,
-        outcome: Outcome = Outcome(),  # noqa: B008  # frozen
+        outcome: Outcome = Outcome(),
         pictures: Iterable[Picture] = (),
     ) -> None:
         """Writes what a stage made of an item, in place of what it said before.
@@ -239,7 +239,7 @@ class Ledger:
             "SELECT id, source, place, width, height, provenance FROM pictures "
             "ORDER BY source, place, id"
         )
-        return [Picture(*row[:5], json.loads(row[5])) for row in rows]
+        return [Picture(row[0], row[1], row[2], row[3], row[4], json.loads(row[5])) for row in rows]
 
     def kept(self, stages: Sequence[str]) -> list[Picture]:
         """Lists the pictures that none of these stages dropped or failed at, in order.
@@ -277,7 +277,10 @@ class Ledger:
             'SELECT item, stage, "check", verdict, reason, score, threshold, details '
             f'FROM decisions {where} ORDER BY item, stage, "check"', *arguments,
         )  # fmt: skip
-        return [(row[0], row[1], Decision(*row[2:7], json.loads(row[7]))) for row in rows]
+        return [
+            (item, stage, Decision(check, verdict, reason, score, threshold, json.loads(details)))
+            for item, stage, check, verdict, reason, score, threshold, details in rows
+        ]
 
     def forms(self, name: str) -> dict[str, Form]:
         """Lists {picture: file} of one form, such as "sketch"."""

@@ -12,7 +12,7 @@ from typing import Any
 from training.workers import Workers
 
 from .config import DatasetConfig
-from .images import Pixels, PictureError, read_pixels, write_pixels
+from .images import PictureError, Pixels, read_pixels, write_pixels
 from .ledger import Form, Ledger, Picture
 
 _ID = re.compile(r"[A-Za-z0-9-]+")
