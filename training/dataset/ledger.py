@@ -221,13 +221,29 @@ class Ledger:
         with self._transaction():
             self._forget(item, stage)
 
+    def place_pictures(self, places: Mapping[str, int]) -> None:
+        """Changes the order of a source's pictures; {id: place}."""
+        with self._transaction():
+            for picture, place in places.items():
+                self._db.execute("UPDATE pictures SET place = ? WHERE id = ?", (place, picture))
+
     def remove_pictures(self, ids: Iterable[str]) -> None:
-        """Takes pictures out, with all that was said of them."""
+        """Takes pictures out, with all that was said of them; their files stay."""
         with self._transaction():
             for picture in ids:
                 self._db.execute("DELETE FROM pictures WHERE id = ?", (picture,))
-                for table in ("decisions", "forms", "texts", "features", "done"):
+                for table in _TABLES:
                     self._db.execute(f"DELETE FROM {table} WHERE item = ?", (picture,))
+
+    def remove_source(self, source: str) -> None:
+        """Takes a source out, and all that was said of it and its parts; pictures first."""
+        with self._transaction():
+            self._db.execute("DELETE FROM sources WHERE id = ?", (source,))
+            for table in _TABLES:
+                self._db.execute(
+                    f"DELETE FROM {table} WHERE item = ? OR substr(item, 1, ?) = ?",
+                    (source, len(source) + 1, f"{source}/"),
+                )
 
     def digests(self, stage: str) -> dict[str, str]:
         """Lists {item: digest} of what a stage has dealt with."""
@@ -307,7 +323,7 @@ class Ledger:
         return dict(self._rows("SELECT item, value FROM features WHERE name = ?", name))
 
     def _forget(self, item: str, stage: str) -> None:
-        for table in ("decisions", "forms", "texts", "features", "done"):
+        for table in _TABLES:
             self._db.execute(f"DELETE FROM {table} WHERE item = ? AND stage = ?", (item, stage))
 
     def _write(self, item: str, stage: str, outcome: Outcome) -> None:
@@ -357,6 +373,7 @@ class Ledger:
 
 
 _VERSION = 1
+_TABLES = ("decisions", "forms", "texts", "features", "done")
 _SCHEMA = f"""
 CREATE TABLE sources (id TEXT PRIMARY KEY, path TEXT, kind TEXT, details TEXT);
 CREATE TABLE pictures (id TEXT PRIMARY KEY, source TEXT, place INTEGER, width INTEGER,

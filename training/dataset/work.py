@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,14 @@ class Work:
     def write(self, picture: Picture, form: str, pixels: Pixels, **details: Any) -> Form:
         """Writes one of a picture's forms as pictures/FORM/ID.png."""
         return write_pixels(self.folder, self.path(picture.id, form), pixels, **details)
+
+    def remove(self, pictures: Iterable[Picture]) -> None:
+        """Takes pictures out of the ledger, then deletes their files."""
+        pictures = list(pictures)
+        files = [form.path for p in pictures for form in self.ledger.forms_of(p.id).values()]
+        self.ledger.remove_pictures(picture.id for picture in pictures)
+        for file in files:
+            (self.folder / file).unlink(missing_ok=True)
 
     @staticmethod
     def path(picture: str, form: str) -> str:
