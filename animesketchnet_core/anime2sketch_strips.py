@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .clip_input import flatten_onto_white
+from .clip_input import flatten_onto_white, unit_range
 from .progress import OnProgress
 
 MULTIPLE = 256  # eight levels halve the picture
@@ -47,7 +47,7 @@ def sketch_strips(
 
     Args:
         net: the generator, its weights float32.
-        picture: [h, w, c], float in [0, 1], c = 1, 3 or 4; strips of it go to the device.
+        picture: [h, w, c], float in [0, 1] or uint8, c = 1, 3 or 4; strips of it go to the device.
         memory: bytes that the work may take, `memory_needed` for some number of streamed levels up
             to 3; where that is not enough, 3 are streamed all the same.
         device: where the work is done.
@@ -207,8 +207,8 @@ class _Passage:
     def _pixels(self, a: int, b: int) -> Tensor:
         """Rows a to b of the picture in [-1, 1], mirrored beyond its border; [1, 3, b - a, w]."""
         rows = _mirrored(torch.arange(a, b), self.picture.shape[0]).to(self.picture.device)
-        strip = self.picture[rows].to(self.device, torch.float32)  # [y, w, c]
-        strip = flatten_onto_white(strip.clamp(0, 1))[:, self.columns.to(self.device)]
+        strip = unit_range(self.picture[rows].to(self.device))  # [y, w, c]
+        strip = flatten_onto_white(strip)[:, self.columns.to(self.device)]
         return strip.movedim(-1, 0)[None] * 2 - 1
 
     def _rows(self, level: int) -> int:

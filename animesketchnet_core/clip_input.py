@@ -100,6 +100,13 @@ def flatten_onto_white(image: Tensor) -> Tensor:
     return rgb * opacity + (1 - opacity)
 
 
+def unit_range(picture: Tensor) -> Tensor:
+    """Float32 in [0, 1] of 8-bit values, or of floats, which are clipped; of any shape."""
+    if picture.dtype == torch.uint8:
+        return picture.float().div_(255)
+    return picture.float().clamp(0, 1)
+
+
 def check_image(image: Tensor) -> None:
     """Refuses what is not a picture [b, h, w, c] of finite floats (see `fit_sketch`)."""
     if not image.is_floating_point():

@@ -20,14 +20,18 @@ def remove_specks(picture: Tensor, size: float) -> Tensor:
     """
     if size < 1:
         return picture
-    ink = torch.cat([lightness(rows) for rows in picture.split(256)]) < 1 - _FAINTEST
-    runs = find_runs(ink.cpu())
-    specks = _are_small(runs, connected(runs, ink.shape[1]), size)
-    mask = _painted(runs, specks, ink.shape).to(picture.device)
+    ink = torch.cat([lightness(rows) < 1 - FAINTEST for rows in picture.split(256)])
+    mask = speck_mask(ink.cpu(), size).to(picture.device)
     return torch.where(mask[..., None], picture.new_tensor(1.0), picture)
 
 
-_FAINTEST = 0.04  # of lightness below white
+FAINTEST = 0.04  # of lightness below white
+
+
+def speck_mask(ink: Tensor, size: float) -> Tensor:
+    """Finds the specks among a drawing's ink; masks [h, w] both (see `remove_specks`)."""
+    runs = find_runs(ink)
+    return _painted(runs, _are_small(runs, connected(runs, ink.shape[1]), size), ink.shape)
 
 
 def find_runs(ink: Tensor) -> Tensor:
@@ -88,7 +92,7 @@ def _painted(runs: Tensor, chosen: Tensor, shape: torch.Size) -> Tensor:
     """Makes a mask [h, w] of the chosen ones of runs [n, 3]."""
     height, width = shape
     row, first, last = runs[chosen].unbind(1)
-    steps = torch.zeros(height * (width + 1), dtype=torch.int32)
+    steps = torch.zeros(height * (width + 1), dtype=torch.int8)  # runs never touch in a row
     steps[row * (width + 1) + first] += 1
     steps[row * (width + 1) + last + 1] -= 1
-    return steps.view(height, width + 1).cumsum(1)[:, :width] > 0
+    return steps.view(height, width + 1).cumsum(1, dtype=torch.int8)[:, :width] > 0
