@@ -9,7 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from training.settings import check_choices, check_ranges, load_settings
+from training.settings import ConfigError, check_choices, check_ranges, load_settings
+
+LAYOUTS = (
+    "trainer", "imagefolder", "controlnet", "lllyasviel", "kohya", "webdataset", "manifest",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,12 +102,57 @@ class ReviewSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class SplitSettings:
-    """How the pictures are divided for training and testing."""
+    """How the pictures are divided for training and testing.
+
+    Attributes:
+        by: what stays together: "shot" (and what looks alike), or "source", a whole film or folder.
+        train: share of the groups that are trained on; the three count relative to their sum.
+        validation: share that training is watched on.
+        test: share that nobody looks at before the end.
+        near: pictures of different splits whose fingerprints (pHash, 64 bits) differ in that many
+            bits or fewer are a fault; -1: none is.
+    """
+
+    by: str = "shot"
+    train: float = 0.9
+    validation: float = 0.05
+    test: float = 0.05
+    near: int = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportSettings:
-    """In which layouts the data set is written."""
+    """In which layouts the data set is written, each into exports/LAYOUT.
+
+    Attributes:
+        layouts: of LAYOUTS.
+        target: what is learnt to be drawn: "sketch" (as in the paper) or "colour"; the other one
+            goes along as conditioning.
+        invert_conditioning: with target "colour": sketches white on black, as ControlNets for lines
+            want them.
+        longest_side: larger pictures are made smaller, to that many pixels; 0: as they are.
+        files: "copy", or "link" for hard links, which take no room but share their content with
+            the data set's own pictures.
+        shard_megabytes: of one .tar of webdataset.
+        kohya_repeats: how often an epoch of kohya's scripts shows each picture.
+        kohya_resolution: that kohya's scripts train at, in pixels.
+    """
+
+    layouts: tuple[str, ...] = ("trainer",)
+    target: str = "sketch"
+    invert_conditioning: bool = True
+    longest_side: int = 0
+    files: str = "copy"
+    shard_megabytes: int = 1000
+    kohya_repeats: int = 1
+    kohya_resolution: int = 512
+
+    def __post_init__(self) -> None:
+        for name in self.layouts:
+            if name not in LAYOUTS:
+                raise ConfigError(
+                    f"export.layouts has {name!r}; expected some of {', '.join(LAYOUTS)}."
+                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,9 +177,21 @@ class DatasetConfig:
         check_ranges(self, _RANGES)
 
 
-_CHOICES: dict[str, tuple[str, ...]] = {}
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "split.by": ("shot", "source"),
+    "export.target": ("sketch", "colour"),
+    "export.files": ("copy", "link"),
+}
 
 _RANGES: dict[str, tuple[float, float]] = {  # lowest and highest allowed value
+    "split.train": (0.01, 100),
+    "split.validation": (0, 100),
+    "split.test": (0, 100),
+    "split.near": (-1, 64),
+    "export.longest_side": (0, 100_000),
+    "export.shard_megabytes": (1, 100_000),
+    "export.kohya_repeats": (1, 10_000),
+    "export.kohya_resolution": (64, 8192),
     "run.seed": (0, 2**63),
     "run.threads": (0, 1024),
     "ingest.max_megapixels": (1, 10_000),
