@@ -97,7 +97,18 @@ class CaptionSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class ReviewSettings:
-    """What a person has to look at."""
+    """What a person has to look at.
+
+    Attributes:
+        require: who has to have said yes before a picture goes on: "all" (a person, to each),
+            "flagged" (a person, to those that a stage is in doubt about), "none".
+        reasons: the page's short list for rejections; others can be typed.
+    """
+
+    require: str = "flagged"
+    reasons: tuple[str, ...] = (
+        "blurred", "text or logo", "bad sketch", "cut off", "not drawn", "duplicate", "dull",
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,6 +192,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "split.by": ("shot", "source"),
     "export.target": ("sketch", "colour"),
     "export.files": ("copy", "link"),
+    "review.require": ("all", "flagged", "none"),
 }
 
 _RANGES: dict[str, tuple[float, float]] = {  # lowest and highest allowed value
