@@ -119,7 +119,7 @@ class _Passage:
         self.kept = kept
         self.levels = len(net.down)
         self.height, self.width = _padded(picture.shape[0]), _padded(picture.shape[1])
-        self.columns = _mirrored(torch.arange(self.width), picture.shape[1])
+        self.columns = mirrored(torch.arange(self.width), picture.shape[1])
         self.norms_down: dict[int, _Norm] = {}
         self.norms_up: dict[int, _Norm] = {}
         self.kept_features = torch.empty(0)
@@ -206,7 +206,7 @@ class _Passage:
 
     def _pixels(self, a: int, b: int) -> Tensor:
         """Rows a to b of the picture in [-1, 1], mirrored beyond its border; [1, 3, b - a, w]."""
-        rows = _mirrored(torch.arange(a, b), self.picture.shape[0]).to(self.picture.device)
+        rows = mirrored(torch.arange(a, b), self.picture.shape[0]).to(self.picture.device)
         strip = unit_range(self.picture[rows].to(self.device))  # [y, w, c]
         strip = flatten_onto_white(strip)[:, self.columns.to(self.device)]
         return strip.movedim(-1, 0)[None] * 2 - 1
@@ -268,7 +268,7 @@ def _leaky(x: Tensor) -> Tensor:
     return F.leaky_relu_(x, 0.2)
 
 
-def _mirrored(places: Tensor, length: int) -> Tensor:
+def mirrored(places: Tensor, length: int) -> Tensor:
     """Maps places beyond the border to those that a mirror there shows, as often as it takes."""
     period = max(1, 2 * length - 2)
     places = places % period
