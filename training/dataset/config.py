@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from animesketchnet_core.prompt_keywords import KEYWORDS
 from training.settings import ConfigError, check_choices, check_ranges, load_settings
 
 LAYOUTS = (
@@ -63,9 +64,34 @@ class IngestSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class FramesSettings:
-    """Which frames of a film become pictures."""
+    """Which frames of a film become pictures.
+
+    Levels are of 8 bits, in a grey picture 256 wide, in the tile of 8 x 8 that changes most.
+
+    Attributes:
+        per_shot: pictures of one shot at most.
+        different: levels by which two of them differ at least.
+        held: levels up to which two frames show one drawing; raise it for strong grain.
+        min_hold: seconds a drawing stands, to be settled; a movement drawn on threes has 0.125.
+        min_shot: seconds; of shorter shots nothing is taken.
+        moving: of a shot where nothing stands still: "sharpest" takes one frame, "none" none.
+        cut_ratio: AdaptiveDetector's threshold: a cut's change by the changes around it.
+        cut_content: AdaptiveDetector's least change at a cut, in levels; below PySceneDetect's 15,
+            which misses cuts between alike backgrounds, as most tiles have to change as well.
+        deinterlace: "auto" (films that are combed wherever they move), "always" or "never".
+        hdr_peak: nits of an HDR film's brightest; 0 asks the film.
+    """
 
     per_shot: int = 3
+    different: float = 5.0
+    held: float = 3.0
+    min_hold: float = 0.2
+    min_shot: float = 0.25
+    moving: str = "sharpest"
+    cut_ratio: float = 3.0
+    cut_content: float = 5.0
+    deinterlace: str = "auto"
+    hdr_peak: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,24 +101,204 @@ class FilterSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class DedupSettings:
-    """Which likenesses count as duplicates."""
+    """Which likenesses count as duplicates; of each kind: "drop" all but the best, "keep", "review".
+
+    Levels are of 255. They are measured on parts of a 64th of the width, coding noise taken off.
+
+    Attributes:
+        exact: the same pixels.
+        held: the same drawing, coded anew.
+        across: the same drawing in another source, such as an opening.
+        camera: the same picture, moved or zoomed.
+        mirrored: a mirror image; looked for only with `find_mirrored`.
+        subtitled: the same drawing with text below.
+        expression: a small part differs: a face, a hand.
+        relit: the same lines in other light. Such scenes are painted anew, and are few.
+        same_shot: of one shot, with a larger motion; at most `same_shot_most` are kept.
+        same_shot_most: how many.
+        expression_change: levels from which a part is drawn anew; below, it is coding noise.
+        camera_change: the same where the camera moved, fine lines not counted.
+        camera_overlap: share of the picture that must be the same for `camera` to count.
+        light_change: levels, on average, from which the light is another.
+        radius: bits of 64 by which the hashes of candidates may differ.
+        find_mirrored: look for mirror images, too.
+    """
+
+    exact: str = "drop"
+    held: str = "drop"
+    across: str = "drop"
+    camera: str = "drop"
+    mirrored: str = "drop"
+    subtitled: str = "review"
+    expression: str = "keep"
+    relit: str = "keep"
+    same_shot: str = "keep"
+    same_shot_most: int = 3
+    expression_change: float = 2.5
+    camera_change: float = 2.0
+    camera_overlap: float = 0.75
+    light_change: float = 4.0
+    radius: int = 12
+    find_mirrored: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class SketchSettings:
-    """How a colour picture becomes a sketch."""
+    """How a colour picture becomes a sketch.
+
+    Enlarging before sketching (the paper works at up to 10240 x 10240) brings no detail: Lanczos
+    adds none. It makes a network's strokes thinner against the picture, and the sketch, brought
+    back, has smoother edges; time grows with the square of it.
+
+    Attributes:
+        method: "lines" (flow-based difference of Gaussians), "ink" (the same with solid blacks,
+            XDoG), "anime2sketch" (its generator, netG.pth), or "onnx" (any network).
+        weights: path of the generator's or the network's file.
+        line_width: of "lines" and "ink", 0.25 (fine) to 4 (bold).
+        detail: of "lines" and "ink", 0 (outlines) to 1 (all).
+        resolution: side in pixels of a square as large as what is sketched, which then is enlarged
+            to the picture; 0: the picture as it is. Anime2Sketch was trained at 512: there its
+            strokes are boldest and fewest.
+        upscale: pictures are enlarged first until the longer side has that many pixels; 0: never.
+        keep_large: an enlarged picture's sketch stays as large, and no longer fits its colour
+            picture pixel for pixel; otherwise it is brought back.
+        tiling: "exact" (Anime2Sketch as on the whole picture, strip by strip) or "tiles" (tiles
+            that are blended, as in the paper; always so with "onnx").
+        tile: side of a tile in pixels.
+        overlap: pixels that neighbouring tiles share.
+        margin: pixels at a tile's edge that are dropped where its neighbour has them.
+        multiple: tiles begin at multiples of this.
+        memory_gb: that Anime2Sketch may take beside the picture and its own 0.2 GB; where it is too
+            little for a picture, as little as can be is taken.
+        input_values: what black and white are for the "onnx" network.
+        output_values: what it gives for black and white; (1, 0) for white lines on black.
+        replace_faulty: a network's faulty sketch is replaced by "lines", in part where that is
+            enough.
+    """
 
     method: str = "lines"
+    weights: str = ""
+    line_width: float = 1.0
+    detail: float = 0.5
+    resolution: int = 0
+    upscale: int = 0
+    keep_large: bool = False
+    tiling: str = "exact"
+    tile: int = 1024
+    overlap: int = 256
+    margin: int = 32
+    multiple: int = 256
+    memory_gb: float = 4.0
+    input_values: tuple[float, float] = (-1.0, 1.0)
+    output_values: tuple[float, float] = (0.0, 1.0)
+    replace_faulty: bool = True
+
+    def __post_init__(self) -> None:
+        if self.resolution and self.upscale:
+            raise ConfigError(
+                "sketch.resolution and sketch.upscale cannot both be given: one says how large "
+                "the picture is sketched, the other that it is enlarged before. Set one to 0."
+            )
+        if self.output_values[0] == self.output_values[1]:
+            raise ConfigError("sketch.output_values has the same value for black and white.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class AdjustSettings:
-    """The paper's step after histogram analysis (section 3.1.1)."""
+    """The paper's step after histogram analysis (section 3.1.1).
+
+    Attributes:
+        denoise: "bilateral", "nlmeans" (non-local means, slower) or "none".
+        least_noise: standard deviation of the paper's grain, in levels of 255, from which on it is
+            taken away.
+        specks: largest height and width of a speck, in thousandths of the shorter side.
+        flat: a sketch whose ink and paper differ by less of lightness (0 to 1) gets CLAHE.
+        clahe_clip: CLAHE's clip limit.
+        black_percentile: of the tones; what is as dark becomes black.
+        white_percentiles: of the tones; the most frequent one between them is the paper, which
+            becomes white.
+        least_coverage: ink that a sketch must have, 0 (white) to 1 (black) on average.
+        most_coverage: ink that it may have.
+        most_gamma: the tones' exponent may be from 1 / most_gamma to most_gamma to get there.
+        unsharp: amount of sharpening, 0 (none) to 2.
+    """
+
+    denoise: str = "bilateral"
+    least_noise: float = 1.5
+    specks: float = 4.0
+    flat: float = 0.35
+    clahe_clip: float = 2.0
+    black_percentile: float = 1.0
+    white_percentiles: tuple[float, float] = (60.0, 95.0)
+    least_coverage: float = 0.015
+    most_coverage: float = 0.2
+    most_gamma: float = 2.5
+    unsharp: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class CaptionSettings:
-    """Who writes the captions, and what each must contain."""
+    """Who writes the captions, and what each must contain (section 3.1.2).
+
+    Attributes:
+        writer: "template" (only what is known without a network), "blip2" (BLIP-2) or "sidecar"
+            (NAME.txt beside the pictures of a folder).
+        keywords: of the sketch; each is in a sketch's caption exactly once.
+        place: where they stand, "front" or "end".
+        keep_tones: black, white and grey stay in a sketch's caption; for sketches with fills.
+        texts: of the "template" writer: what a source shows, "FILE OR FOLDER: a girl in a room".
+        from_names: it uses words of file names in folders, too: "girl_smile_02.png".
+        review_templates: its captions are marked for review.
+        blip2: folder of BLIP-2 with flan-t5, such as a copy of Salesforce/blip2-flan-t5-xl.
+        precision: of the networks: "bfloat16", "float32", or "auto" (float32 on a processor).
+        prompt: that BLIP-2's caption goes on from.
+        questions: that it answers after it, each with the phrase its answer "{}" goes into.
+        samples: captions and answers drawn by chance, besides the likeliest.
+        top_p: drawn is from the likeliest words that have this probability together.
+        beams: that the likeliest caption is searched with.
+        most_words: length of an answer or caption in BLIP-2's own tokens.
+        itm: folder of a network that tells how well a text fits a picture, such as a copy of
+            Salesforce/blip2-itm-vit-g or Salesforce/blip-itm-base-coco; empty: the likeliest
+            caption is taken.
+        min_itm: probability of fitting below which a caption is marked for review, and an answer
+            left out.
+        review_unfiltered: captions that no such network has seen are marked for review.
+        tagger: folder of a WD14 tagger (model.onnx, selected_tags.csv), such as a copy of
+            SmilingWolf/wd-swinv2-tagger-v3; empty: no tags.
+        tag_threshold: probability from which on a tag holds.
+        character_threshold: the same for a character's name; above 1, there are no names.
+        mcut: both are found for each picture instead, at the largest gap between probabilities.
+        most_tags: that a caption gets, the likeliest ones.
+    """
+
+    writer: str = "template"
+    keywords: str = KEYWORDS
+    place: str = "front"
+    keep_tones: bool = False
+    texts: tuple[str, ...] = ()
+    from_names: bool = False
+    review_templates: bool = True
+    blip2: str = ""
+    precision: str = "auto"
+    prompt: str = "an anime illustration of"
+    questions: tuple[str, ...] = (
+        "Who is in the picture, and in what pose? {}",
+        "What clothes are worn? wearing {}",
+        "What is being done? {}",
+        "What is in the background? {} in the background",
+    )
+    samples: int = 5
+    top_p: float = 0.9
+    beams: int = 5
+    most_words: int = 40
+    itm: str = ""
+    min_itm: float = 0.5
+    review_unfiltered: bool = True
+    tagger: str = ""
+    tag_threshold: float = 0.35
+    character_threshold: float = 0.85
+    mcut: bool = False
+    most_tags: int = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,6 +395,11 @@ class DatasetConfig:
 
 
 _CHOICES: dict[str, tuple[str, ...]] = {
+    "frames.moving": ("sharpest", "none"),
+    "frames.deinterlace": ("auto", "always", "never"),
+    "sketch.method": ("lines", "ink", "anime2sketch", "onnx"),
+    "sketch.tiling": ("exact", "tiles"),
+    "adjust.denoise": ("bilateral", "nlmeans", "none"),
     "split.by": ("shot", "source"),
     "export.target": ("sketch", "colour"),
     "export.files": ("copy", "link"),
@@ -196,6 +407,24 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 }
 
 _RANGES: dict[str, tuple[float, float]] = {  # lowest and highest allowed value
+    "sketch.line_width": (0.25, 4),
+    "sketch.detail": (0, 1),
+    "sketch.resolution": (0, 32_768),
+    "sketch.upscale": (0, 32_768),
+    "sketch.tile": (16, 8192),
+    "sketch.overlap": (0, 4096),
+    "sketch.margin": (0, 2048),
+    "sketch.multiple": (1, 4096),
+    "sketch.memory_gb": (0.1, 10_000),
+    "adjust.least_noise": (0, 255),
+    "adjust.specks": (0, 20),
+    "adjust.flat": (0, 1),
+    "adjust.clahe_clip": (1, 40),
+    "adjust.black_percentile": (0, 10),
+    "adjust.least_coverage": (0, 1),
+    "adjust.most_coverage": (0, 1),
+    "adjust.most_gamma": (1, 10),
+    "adjust.unsharp": (0, 2),
     "split.train": (0.01, 100),
     "split.validation": (0, 100),
     "split.test": (0, 100),
@@ -208,6 +437,13 @@ _RANGES: dict[str, tuple[float, float]] = {  # lowest and highest allowed value
     "run.threads": (0, 1024),
     "ingest.max_megapixels": (1, 10_000),
     "frames.per_shot": (1, 1000),
+    "frames.different": (0, 255),
+    "frames.held": (0, 255),
+    "frames.min_hold": (0, 60),
+    "frames.min_shot": (0, 60),
+    "frames.cut_ratio": (1, 255),
+    "frames.cut_content": (0, 255),
+    "frames.hdr_peak": (0, 10_000),
 }
 
 
