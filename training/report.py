@@ -16,9 +16,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from animesketchnet_core.files import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 LINES = {  # of the held-out chart
     "loss": "right sketch and text",
@@ -164,8 +167,16 @@ def chart(
     axes.set_ylabel(up)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
+    return to_svg(figure)
+
+
+def to_svg(figure: Figure) -> str:
+    """Writes a figure as SVG to be put into a page; the same figure gives the same text."""
+    from matplotlib import rc_context
+
     drawn = io.StringIO()
-    figure.savefig(drawn, format="svg")
+    with rc_context({"svg.hashsalt": "animesketchnet"}):
+        figure.savefig(drawn, format="svg", metadata={"Date": None}, transparent=True)
     return drawn.getvalue()[drawn.getvalue().index("<svg") :]
 
 
