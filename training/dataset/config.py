@@ -94,9 +94,90 @@ class FramesSettings:
     hdr_peak: float = 0.0
 
 
+QUALITY_CHECKS = (
+    "size", "aspect", "resolution", "upscale", "blur", "motion", "dark", "bright", "empty",
+    "monochrome", "line_art", "live_action", "subtitle", "logo", "credits",
+)  # fmt: skip
+"""What stage `filter` looks at, in this order."""
+WORSE_BELOW = ("size", "resolution", "dark", "empty", "monochrome")
+"""The checks in which less is worse."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class FilterSettings:
-    """What a picture must have, and must not have."""
+    """What a picture must have, and must not have.
+
+    Each check has an action, "drop", "review", "keep" (only noted) or "off", and a pair NAME_at of
+    thresholds: from the first on a picture is doubtful and goes to review, from the second on the
+    action is taken.
+
+    Attributes:
+        text: whether text is looked for (rapidocr), which most of the time goes into.
+        text_size: short side in pixels of the copy in which it is looked for.
+        classifier: ONNX network that tells live action (deepghs/anime_real_cls); "" for none. With
+            it, its probability is the score of live_action.
+        size: short side in pixels, smaller is worse.
+        aspect: longer side against the shorter.
+        resolution: effective resolution, in pixels of the short side; smaller is worse. For a set
+            in high resolution raise it, such as to 1080, 720.
+        upscale: how many times the picture was enlarged: short side against effective resolution.
+        blur: width of the sharper edges, in pixels at a short side of 720 at most.
+        motion: widths of edges in the direction of motion against those across.
+        dark: grey value, 0 to 1, that the lightest twentieth has; smaller is worse.
+        bright: grey value, 0 to 1, that the darkest twentieth has.
+        empty: part of the picture with something in it; smaller is worse.
+        monochrome: distance of colours from the mean one, in Lab; smaller is worse.
+        line_art: part of white paper, if there are no colours but strokes on it.
+        live_action: 0 (drawn) to 1 (nothing of a drawing); in films half of it is the median of
+            all of the film's pictures.
+        subtitle: how surely one was read; one whose drawing exists without it is always dropped.
+        logo: part of the source's shots that show the same mark at the same place.
+        credits: titles and credits: letters' part of all that is to be seen.
+    """
+
+    text: bool = True
+    text_size: int = 480
+    classifier: str = ""
+    size: str = "drop"
+    size_at: tuple[float, float] = (256.0, 256.0)
+    aspect: str = "drop"
+    aspect_at: tuple[float, float] = (3.0, 4.0)
+    resolution: str = "drop"
+    resolution_at: tuple[float, float] = (240.0, 200.0)
+    upscale: str = "drop"
+    upscale_at: tuple[float, float] = (1.75, 2.6)
+    blur: str = "drop"
+    blur_at: tuple[float, float] = (2.9, 3.6)
+    motion: str = "review"
+    motion_at: tuple[float, float] = (2.0, 2.5)
+    dark: str = "drop"
+    dark_at: tuple[float, float] = (0.25, 0.12)
+    bright: str = "drop"
+    bright_at: tuple[float, float] = (0.8, 0.92)
+    empty: str = "drop"
+    empty_at: tuple[float, float] = (0.12, 0.04)
+    monochrome: str = "drop"
+    monochrome_at: tuple[float, float] = (8.0, 4.0)
+    line_art: str = "drop"
+    line_art_at: tuple[float, float] = (0.4, 0.6)
+    live_action: str = "drop"
+    live_action_at: tuple[float, float] = (0.36, 0.6)
+    subtitle: str = "drop"
+    subtitle_at: tuple[float, float] = (0.6, 0.8)
+    logo: str = "drop"
+    logo_at: tuple[float, float] = (0.5, 0.7)
+    credits: str = "drop"
+    credits_at: tuple[float, float] = (0.06, 0.12)
+
+    def __post_init__(self) -> None:
+        for name in QUALITY_CHECKS:
+            doubtful, certain = getattr(self, f"{name}_at")
+            falls = name in WORSE_BELOW
+            if not (certain <= doubtful if falls else certain >= doubtful):
+                raise ConfigError(
+                    f"filter.{name}_at is {doubtful:g}, {certain:g}; expected the doubtful value, "
+                    f"then the certain one, which is {'smaller' if falls else 'larger'} or equal."
+                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -300,6 +381,16 @@ class CaptionSettings:
     mcut: bool = False
     most_tags: int = 20
 
+    def __post_init__(self) -> None:
+        for question in self.questions:
+            text, mark, phrase = question.partition("?")
+            if not (text.strip() and mark and "{}" in phrase):
+                raise ConfigError(
+                    f"caption.questions has {question!r}; expected is a question with its mark "
+                    'and the phrase its answer "{}" goes into, such as '
+                    '"What clothes are worn? wearing {}".'
+                )
+
 
 @dataclass(frozen=True, kw_only=True)
 class ReviewSettings:
@@ -326,8 +417,8 @@ class SplitSettings:
         train: share of the groups that are trained on; the three count relative to their sum.
         validation: share that training is watched on.
         test: share that nobody looks at before the end.
-        near: pictures of different splits whose fingerprints (pHash, 64 bits) differ in that many
-            bits or fewer are a fault; -1: none is.
+        near: pictures whose fingerprints (pHash, 64 bits) differ in that many bits or fewer stay
+            together, too; -1: whatever they are.
     """
 
     by: str = "shot"
@@ -395,11 +486,24 @@ class DatasetConfig:
 
 
 _CHOICES: dict[str, tuple[str, ...]] = {
+    **{f"filter.{check}": ("drop", "review", "keep", "off") for check in QUALITY_CHECKS},
     "frames.moving": ("sharpest", "none"),
     "frames.deinterlace": ("auto", "always", "never"),
     "sketch.method": ("lines", "ink", "anime2sketch", "onnx"),
     "sketch.tiling": ("exact", "tiles"),
+    "caption.writer": ("template", "blip2", "sidecar"),
+    "caption.place": ("front", "end"),
+    "caption.precision": ("auto", "bfloat16", "float32"),
     "adjust.denoise": ("bilateral", "nlmeans", "none"),
+    "dedup.exact": ("drop", "keep", "review"),
+    "dedup.held": ("drop", "keep", "review"),
+    "dedup.across": ("drop", "keep", "review"),
+    "dedup.camera": ("drop", "keep", "review"),
+    "dedup.mirrored": ("drop", "keep", "review"),
+    "dedup.subtitled": ("drop", "keep", "review"),
+    "dedup.expression": ("drop", "keep", "review"),
+    "dedup.relit": ("drop", "keep", "review"),
+    "dedup.same_shot": ("drop", "keep", "review"),
     "split.by": ("shot", "source"),
     "export.target": ("sketch", "colour"),
     "export.files": ("copy", "link"),
@@ -407,6 +511,13 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 }
 
 _RANGES: dict[str, tuple[float, float]] = {  # lowest and highest allowed value
+    "filter.text_size": (128, 4096),
+    "dedup.same_shot_most": (1, 1000),
+    "dedup.expression_change": (0, 255),
+    "dedup.camera_change": (0, 255),
+    "dedup.camera_overlap": (0.5, 1),
+    "dedup.light_change": (0, 255),
+    "dedup.radius": (0, 20),
     "sketch.line_width": (0.25, 4),
     "sketch.detail": (0, 1),
     "sketch.resolution": (0, 32_768),
@@ -425,6 +536,14 @@ _RANGES: dict[str, tuple[float, float]] = {  # lowest and highest allowed value
     "adjust.most_coverage": (0, 1),
     "adjust.most_gamma": (1, 10),
     "adjust.unsharp": (0, 2),
+    "caption.samples": (0, 100),
+    "caption.top_p": (0.01, 1),
+    "caption.beams": (1, 50),
+    "caption.most_words": (8, 200),
+    "caption.min_itm": (0, 1),
+    "caption.tag_threshold": (0, 1),
+    "caption.character_threshold": (0, 2),
+    "caption.most_tags": (0, 1000),
     "split.train": (0.01, 100),
     "split.validation": (0, 100),
     "split.test": (0, 100),
