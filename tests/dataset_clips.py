@@ -79,6 +79,37 @@ def pan(place: str, count: int, step: int) -> list[np.ndarray]:
     return [np.ascontiguousarray(wide[30:-30, left : left + SIZE[0]]) for left in lefts]
 
 
+def whole_script() -> Script:
+    """12 cuts, a dissolve, a fade through black; a flash, a pan, a walk, an expression."""
+    s = Script()
+    s.cut().hold(drawing("meadow", "sylvie_green_normal"), 20)
+    s.hold(drawing("meadow", "sylvie_green_smile"), 20)  # an expression
+    s.cut().hold(drawing("uni", "sylvie_green_normal"), 12)
+    s.cut().hold(drawing("uni", "sylvie_blue_normal", 60), 12)  # before the same background
+    s.cut().hold(drawing("club"), 14)
+    moved = pan("concert1", 30, 8)
+    s.cut().hold(moved[0], 8).move(moved[1:-1]).hold(moved[-1], 8)
+    s.cut().hold(drawing("lecturehall", "sylvie_blue_smile"), 14)
+    s.mix(drawing("lecturehall", "sylvie_blue_smile"), drawing("meadow"), 20)
+    s.shots += 1
+    s.hold(drawing("meadow"), 14)
+    s.cut().hold(drawing("club", "sylvie_green_normal", 100), 6)
+    for step in range(1, 9):  # walks, on twos and threes
+        s.move([drawing("club", "sylvie_green_normal", 100 + 14 * step)] * (2 + step % 2))
+    s.hold(drawing("club", "sylvie_green_normal", 220), 8)
+    black = np.zeros_like(moved[0])
+    s.cut().hold(drawing("concert2"), 12).mix(drawing("concert2"), black, 10).move([black] * 6)
+    s.mix(black, drawing("uni"), 10)
+    s.shots += 1
+    s.hold(drawing("uni"), 10)
+    s.cut().hold(drawing("club"), 10).move([black + 255] * 2).hold(drawing("club"), 10)  # a flash
+    s.cut().hold(drawing("concert1"), 9)
+    s.hold(drawing("concert2"), 9)  # the same shot, relit
+    s.cut().hold(drawing("lecturehall"), 7)
+    s.cut().move([drawing("meadow", "sylvie_blue_giggle")] * 4)  # too short
+    return s.cut().hold(drawing("uni", "sylvie_blue_giggle"), 10)
+
+
 def yuv(picture: np.ndarray, matrix: str = "bt709", bits: int = 8, full: bool = False) -> Any:
     """Coded Y, Cb, Cr of R'G'B' in [0, 1] or of 8 bits, by the book (H.273), before subsampling."""
     signal = picture / 255 if picture.dtype == np.uint8 else picture

@@ -1,4 +1,4 @@
-"""Films: opening, seeking, colour and tone mapping, against pictures and values known beforehand."""
+"""Films: opening, seeking, colour and tone mapping, against known pictures and values."""
 
 from __future__ import annotations
 

@@ -189,10 +189,11 @@ def _signal(film: Film, frame: VideoFrame, rows: slice, colours: Colours) -> NDA
     if len(planes) < 3:
         scale, offset = _levels(bits, colours.range)
         grey = first * np.float32(scale) + np.float32(offset)
-        return np.repeat(grey[..., None], 3, axis=2)
+        return np.asarray(np.repeat(grey[..., None], 3, axis=2), np.float32)
     if colours.matrix == "rgb":
         green, blue, red = (plane[rows].astype(np.float32) for plane in planes)
-        return np.stack([red, green, blue], axis=2) / np.float32(2**bits - 1)
+        rgb = np.stack([red, green, blue], axis=2) / np.float32(2**bits - 1)
+        return np.asarray(rgb, np.float32)
     siting = _siting(film, colours)
     chroma = [_full_size(plane, rows, planes[0].shape, siting) for plane in planes[1:]]
     signal = cv2.transform(cv2.merge([first, *chroma]), _yuv_matrix(bits, colours))

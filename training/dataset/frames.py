@@ -139,7 +139,9 @@ class _Run:
     def _write(self, film: Film, known: Survey, shot: Shot, number: int) -> Counter[str]:
         """Makes a shot's pictures and writes down what became of it."""
         seconds = shot.seconds(film)
-        offers = shot.chooser.chosen() if seconds >= self._settings.min_shot - 1e-3 else []
+        offers = shot.chooser.chosen()
+        if seconds < self._settings.min_shot - 1e-3:
+            offers = []
         for offer in offers:
             self._picture(film, known, shot, number, offer)
         details = {
@@ -151,22 +153,22 @@ class _Run:
         }
         if shot.following is None:
             details |= {"end": film.seconds_of(shot.end), "trouble": film.trouble}
-        reason = self._reason(shot, offers)
+        reason = self._reason(film, shot, offers)
         decision = Decision("shot", "keep" if offers else "drop", reason, seconds,
                             self._settings.min_shot, details)  # fmt: skip
         self.work.ledger.record(self._item(number), STAGE, self.digest, Outcome([decision]))
         return Counter(keep=len(offers)) if offers else Counter(drop=1)
 
-    def _reason(self, shot: Shot, offers: list[Offer]) -> str:
+    def _reason(self, film: Film, shot: Shot, offers: list[Offer]) -> str:
         if offers:
             moving = "" if offers[0].settled else ", the sharpest, as nothing stands still"
             return f"{len(offers)} of {shot.counts['frames']} frames{moving}"
         if shot.first is None:
             return "nothing but fades, single colours or damage"
+        if shot.seconds(film) < self._settings.min_shot - 1e-3:
+            return "too short"
         if shot.counts["held"] + shot.counts["moving"] == 0:
             return "all frames combed"
-        if shot.chooser.offers or self._settings.moving == "sharpest":
-            return "too short"
         return "never stands still"
 
     def _picture(self, film: Film, known: Survey, shot: Shot, number: int, offer: Offer) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ Small = NDArray[np.uint8]
 
 WIDTH = 256  # enough for a mouth that moves; PySceneDetect works at this size by default, too
 TILE = 8  # pixels of the small picture; a mouth fills one
+WOVEN = 2  # combed frames in a row in a telecined film
 BLANK = 3.0  # levels of deviation in the small picture; less is one colour
 
 _KINDS = {1: "I", 2: "P", 3: "B"}
@@ -37,7 +38,8 @@ class Look:
         pts: its time.
         damaged: whether it was decoded from damaged data.
         lost: packets before it that could not be decoded.
-        grey: its luma without the bars.
+        grey: its luma without the bars; in a telecined film's combed frames that of the frame
+            before.
         colour: [h, w, 3] BGR, for the detector of cuts.
         blank: whether it is all of one colour.
         combed: whether two moments are woven into it.
@@ -82,9 +84,17 @@ def looks(
         combs: whether combed frames are to be expected.
         index: the first one's number in the film.
     """
+    whole: tuple[Small, Small] | None = None
+    woven = 0
     for number, shown in enumerate(frames, index):
         frame = planar(film, shown.frame)
         grey, colour = _small(frame, crop)
+        combed = combs and is_combed(luma8(frame, crop))
+        woven = woven + 1 if combed else 0
+        if not combed:
+            whole = grey, colour
+        elif whole and woven <= WOVEN:  # half of it is the next drawing, and would hide a cut
+            grey, colour = whole
         yield Look(
             frame=shown.frame,
             index=number,
@@ -94,7 +104,7 @@ def looks(
             grey=grey,
             colour=colour,
             blank=float(grey.std()) < BLANK,
-            combed=combs and is_combed(luma8(frame, crop)),
+            combed=combed,
         )
 
 
@@ -139,7 +149,7 @@ def _small(frame: VideoFrame, crop: Crop) -> tuple[Small, Small]:
             top * plane.shape[0] // height : bottom * plane.shape[0] // height,
             left * plane.shape[1] // width : right * plane.shape[1] // width,
         ]
-        shrunk = np.asarray(cv2.resize(part, size, interpolation=cv2.INTER_AREA))
+        shrunk: Any = cv2.resize(part, size, interpolation=cv2.INTER_AREA)
         parts.append((shrunk >> shift).astype(np.uint8))
     if len(parts) < 3:
         return parts[0], np.stack([parts[0]] * 3, axis=2)

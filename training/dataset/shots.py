@@ -149,11 +149,13 @@ def is_move(before: Small, after: Small) -> bool:
 
     a, b = before.astype(np.float32), after.astype(np.float32)
     (right, down), _ = cv2.phaseCorrelate(a, b)
+    height, width = before.shape
+    x, y = round(abs(right)), round(abs(down))
+    if 4 * x > width or 4 * y > height:  # too far for one frame; what is left says little
+        return False
     shift = np.array([[1, 0, right], [0, 1, down]], np.float32)
-    size = (before.shape[1], before.shape[0])
-    moved = cv2.warpAffine(a, shift, size, borderMode=cv2.BORDER_REPLICATE)
-    x, y = min(round(abs(right)), size[0] // 2), min(round(abs(down)), size[1] // 2)
-    inner = np.s_[y : size[1] - y, x : size[0] - x]  # what came in at the edge was not there
+    moved = cv2.warpAffine(a, shift, (width, height), borderMode=cv2.BORDER_REPLICATE)
+    inner = np.s_[y : height - y, x : width - x]  # what came in at the edge was not there
     return bool(np.abs(moved - b)[inner].mean() < STEADY * np.abs(a - b)[inner].mean())
 
 

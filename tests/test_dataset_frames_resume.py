@@ -1,0 +1,120 @@
+"""The stage `frames` is killed, run again, and run with other settings."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dataset_clips import whole_script, write_clip
+from dataset_takes import Done, take
+
+from training.dataset.ledger import Ledger
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_clip(tmp_path_factory.mktemp("film") / "film.mp4", whole_script().frames)
+
+
+@pytest.fixture(scope="module")
+def done(film: Path, tmp_path_factory: pytest.TempPathFactory) -> Done:
+    return take(tmp_path_factory.mktemp("done"), film)
+
+
+def rows(folder: Path) -> list[Any]:
+    with sqlite3.connect(folder / "ledger.sqlite") as db:
+        tables = ("sources", "pictures", "decisions", "forms", "done")
+        return [sorted(db.execute(f"SELECT * FROM {table}").fetchall()) for table in tables]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (folder / "pictures").rglob("*.png")}
+
+
+RUN = """
+import sys
+from pathlib import Path
+sys.path[:0] = {paths!r}
+from dataset_takes import take
+take(Path({folder!r}), Path({film!r}))
+"""
+
+
+def killed_at(folder: Path, film: Path, shots: int) -> None:
+    """Runs the stage in its own process, and kills it when so many shots are in the ledger."""
+    paths = [str(ROOT), str(ROOT / "tests")]
+    code = RUN.format(paths=paths, folder=str(folder), film=str(film))
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL, cwd=ROOT)
+    try:
+        while process.poll() is None and shots_in(folder) < shots:
+            time.sleep(0.002)
+        assert process.poll() is None, "it was to be killed on its way"
+        os.kill(process.pid, signal.SIGKILL)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def shots_in(folder: Path) -> int:
+    path = folder / "ledger.sqlite"
+    if not path.is_file():
+        return 0
+    try:
+        with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as db:
+            query = "SELECT count(*) FROM done WHERE item LIKE '%/shot-%'"
+            return int(db.execute(query).fetchone()[0])
+    except sqlite3.OperationalError:
+        return 0
+
+
+def test_a_killed_run_goes_on(film: Path, done: Done, tmp_path: Path) -> None:
+    for shots in (1, 5, 9):
+        killed_at(tmp_path, film, shots)
+        assert shots <= shots_in(tmp_path) < 15
+    before = shots_in(tmp_path)
+    shots = {picture.provenance["shot"]: 0 for picture in done.pictures if
+             picture.provenance["shot"] >= before}  # fmt: skip
+    told = take(tmp_path, film).told
+    assert told["keep"] == sum(p.provenance["shot"] in shots for p in done.pictures)
+    assert rows(tmp_path) == rows(done.folder)
+    assert files(tmp_path) == files(done.folder)
+
+
+def test_every_shot_is_a_place_to_go_on_from(film: Path, done: Done, tmp_path: Path) -> None:
+    wanted = rows(done.folder)
+    whole = take(tmp_path, film)
+    with sqlite3.connect(tmp_path / "ledger.sqlite") as db:
+        kept = {t: db.execute(f"SELECT * FROM {t}").fetchall() for t in ("done", "decisions")}
+    for number in (1, 5, 7, 9, 11, 14):
+        with sqlite3.connect(tmp_path / "ledger.sqlite") as db:
+            for table, every in kept.items():
+                marks = ", ".join("?" * len(every[0]))
+                db.execute(f"DELETE FROM {table}")
+                early = [r for r in every if "/shot-" in r[0] and int(r[0][-5:]) < number]
+                pictures = [r for r in every if "/" not in r[0] and r[0] != "film0"]
+                db.executemany(f"INSERT INTO {table} VALUES ({marks})", early + pictures)
+        take(tmp_path, film)
+        assert rows(tmp_path) == wanted, number
+    assert len(whole.pictures) == len(done.pictures)
+
+
+def test_other_settings_replace_the_pictures(film: Path, tmp_path: Path) -> None:
+    first = take(tmp_path, film)
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        ledger.record(first.pictures[1].id, "filter", "x")
+    fewer = take(tmp_path, film, per_shot=1)
+    assert len(fewer.pictures) == 14
+    assert {p.id for p in fewer.pictures} < {p.id for p in first.pictures}
+    assert set(files(tmp_path)) == {f"{p.id}.png" for p in fewer.pictures}
+    longer = take(tmp_path, film, min_shot=1.0)
+    assert {s.reason for s in longer.shots if s.verdict == "drop"} == {"too short"}
+    assert set(files(tmp_path)) == {f"{p.id}.png" for p in longer.pictures}
