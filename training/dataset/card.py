@@ -17,6 +17,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from .config import RightsSettings
+from .funnel import funnel
 from .provenance import source_entry, without_paths
 from .stages import ORDER
 from .work import Work
@@ -58,7 +59,7 @@ def write_card(work: Work, name: str, layout: Layout, rows: Sequence[Row], prove
         "## Pictures\n\n" + _pictures(rows),
         "## Captions\n\n" + _captions(rows),
         "## Sources\n\n" + _sources(work, rows),
-        "## How it was made\n\n" + _stages(work, len(rows)),
+        "## How it was made\n\n" + _stages(work),
         "## Rights\n\n" + _rights(work.config.rights),
         "## Known limits\n\n" + _limits(work, rows),
         "## Hashes\n\n" + _hashes(provenance),
@@ -155,15 +156,18 @@ def _sources(work: Work, rows: Sequence[Row]) -> str:
     )  # fmt: skip
 
 
-def _stages(work: Work, exported: int) -> str:
-    """The funnel: how many pictures are left after each stage, under which settings."""
+def _stages(work: Work) -> str:
+    """The funnel, and the settings of each stage."""
+    sections = asdict(work.config)
     rows = []
-    for number, stage in enumerate(ORDER, 1):
-        left = exported if stage == "export" else len(work.ledger.kept(ORDER[:number]))
-        rows.append((stage, left, _settings(asdict(work.config)[SECTIONS[stage]])))
-    return (
-        _table(("stage", "pictures left", "settings"), rows) + f"\nSeed {work.config.run.seed}.\n"
-    )
+    for step in funnel(work):
+        checks = ", ".join(f"{check} {count}" for check, count in step.checks.items())
+        dropped = f"{step.dropped} ({checks})" if checks else step.dropped
+        settings = _settings(sections[SECTIONS[step.stage]])
+        rows.append((step.stage, f"{step.given} {step.unit}", step.kept, dropped, step.failed,
+                     settings))  # fmt: skip
+    table = _table(("stage", "given", "kept", "dropped", "failed", "settings"), rows)
+    return f"{table}\nSeed {work.config.run.seed}.\n"
 
 
 def _settings(section: Mapping[str, Any]) -> str:

@@ -1,9 +1,9 @@
 """The stage `split`: which pictures are trained on, watched, and kept for the test.
 
 What belongs together stays together. Pictures of one shot are nearly alike, and so are those that
-`dedup` found alike across shots, so shots and clusters that touch form a group, and a group goes to
-one split as a whole. Dropped pictures count as links, too: a shot that shows what another shot
-shows is no test of it.
+`dedup` found alike across shots, and those whose fingerprints are near; so shots, clusters and near
+pairs that touch form a group, and a group goes to one split as a whole. Dropped pictures link the
+shots that they lie in, too: a shot that shows what another one shows is no test of it.
 
 A group goes where a hash of its name and of run.seed falls. So nothing depends on the order of the
 pictures, and a new film moves none of the old ones; the shares are met as closely as chance meets
@@ -18,8 +18,10 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
+from .clusters import clusters_of
 from .config import SplitSettings
 from .ledger import Decision, Ledger, Outcome, Picture
+from .near import near_pairs
 from .stages import before
 from .work import Work, digest
 
@@ -32,7 +34,8 @@ def run(work: Work) -> Counter[str]:
     """Assigns each kept picture to a split."""
     ledger, settings = work.ledger, work.config.split
     kept = ledger.kept(before(NAME))
-    groups = groups_of(ledger.pictures(), clusters(ledger), settings.by)
+    near = near_pairs(ledger, (picture.id for picture in kept), settings.near)
+    groups = groups_of(ledger.pictures(), clusters_of(ledger), settings.by, near)
     splits = assign({groups[p.id] for p in kept}, shares(settings), work.config.run.seed)
     done = ledger.digests(NAME)
     for picture in kept:
@@ -56,7 +59,10 @@ def shares(settings: SplitSettings) -> dict[str, float]:
 
 
 def groups_of(
-    pictures: Iterable[Picture], clusters: Mapping[str, str], by: str = "shot"
+    pictures: Iterable[Picture],
+    clusters: Mapping[str, str],
+    by: str = "shot",
+    near: Iterable[tuple[str, str]] = (),
 ) -> dict[str, str]:
     """Joins what must not be separated.
 
@@ -64,6 +70,7 @@ def groups_of(
         pictures: all, dropped ones too.
         clusters: {picture: cluster of pictures that are alike}; not every picture has one.
         by: "shot" or "source".
+        near: pairs of pictures that stay together, too.
 
     Returns:
         {picture: group}; a group is named after the first of its shots, in the alphabet.
@@ -75,13 +82,17 @@ def groups_of(
             parents[node] = node = parents[parent]
         return node
 
-    pictures = list(pictures)
-    for picture in pictures:
-        here = root((0, scene_of(picture, by)))
-        if picture.id in clusters:
-            there = root((1, clusters[picture.id]))  # 1: a cluster never names a group
-            parents[max(here, there)] = min(here, there)
-    return {picture.id: root((0, scene_of(picture, by)))[1] for picture in pictures}
+    def join(one: tuple[int, str], other: tuple[int, str]) -> None:
+        one, other = root(one), root(other)
+        parents[max(one, other)] = min(one, other)
+
+    scenes = {picture.id: (0, scene_of(picture, by)) for picture in pictures}
+    for picture, scene in scenes.items():
+        if picture in clusters:
+            join(scene, (1, clusters[picture]))  # 1: a cluster never names a group
+    for one, other in near:
+        join(scenes[one], scenes[other])
+    return {picture: root(scene)[1] for picture, scene in scenes.items()}
 
 
 def scene_of(picture: Picture, by: str) -> str:
@@ -91,15 +102,6 @@ def scene_of(picture: Picture, by: str) -> str:
     if "shot" in picture.provenance:
         return f"{picture.source}/shot-{picture.provenance['shot']}"
     return f"{picture.source}/{picture.id}"
-
-
-def clusters(ledger: Ledger) -> dict[str, str]:
-    """Lists {picture: cluster} as `dedup` found them."""
-    return {
-        item: str(decision.details["cluster"])
-        for item, stage, decision in ledger.decisions()
-        if stage == "dedup" and "cluster" in decision.details
-    }
 
 
 def splits_of(ledger: Ledger) -> dict[str, tuple[str, str]]:

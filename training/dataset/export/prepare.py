@@ -1,5 +1,6 @@
 """Makes the two pictures of a pair as they are exported: size, polarity, which is the target.
 
+A sketch that was kept larger than its colour picture (sketch.keep_large) sets the size of both.
 What need not be changed is not written again: the form `target` or `conditioning` is then the very
 file of the form it comes from.
 """
@@ -14,13 +15,13 @@ from functools import partial
 import numpy as np
 from PIL import Image
 
-from ..images import PictureError, Pixels, sha256_of
+from ..images import PictureError, Pixels, sha256_of, to_grey
 from ..ledger import Form, Outcome, Picture
+from ..levels import count_tones, coverage
 from ..stages import Examine
 from ..work import Work
 
 NAME = "export"
-INK = 128  # grey values below it count as ink
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Preparation:
     target: str
     longest_side: int
     invert: bool
+    keep_large: bool
 
 
 class Prepare:
@@ -42,7 +44,8 @@ class Prepare:
         """Gathers what the result follows from."""
         settings = work.config.export
         invert = settings.target == "colour" and settings.invert_conditioning
-        return Preparation(settings.target, settings.longest_side, invert)
+        keep_large = work.config.sketch.keep_large
+        return Preparation(settings.target, settings.longest_side, invert, keep_large)
 
     @contextmanager
     def open(self, work: Work) -> Iterator[Examine]:
@@ -54,13 +57,13 @@ def _prepare(work: Work, settings: Preparation, picture: Picture) -> Outcome:
     forms = work.ledger.forms_of(picture.id)
     drawn = "adjusted" if "adjusted" in forms else "sketch"
     colour, sketch = _read(work, picture, "colour"), _read(work, picture, drawn)
-    if colour.shape[:2] != sketch.shape[:2]:
+    if not fits(colour, sketch, settings.keep_large):
         raise PictureError(
-            f"{picture.id}: the {drawn} has {_size(sketch)} pixels and the colour picture "
-            f"{_size(colour)}; expected one size. Run the stages from sketch on again."
+            f"{picture.id}: the {drawn} has {size_of(sketch)} pixels and the colour picture "
+            f"{size_of(colour)}; expected one size. Run the stages from sketch on again."
         )
-    ink = round(float((sketch < INK).mean()), 6)
-    size = _fitting(colour.shape[1], colour.shape[0], settings.longest_side)
+    ink = round(coverage(count_tones(to_grey(sketch))), 6)
+    size = _fitting(sketch.shape[1], sketch.shape[0], settings.longest_side)
     names = {"colour": "conditioning", drawn: "target"}
     if settings.target == "colour":
         names = {"colour": "target", drawn: "conditioning"}
@@ -92,6 +95,19 @@ def _read(work: Work, picture: Picture, form: str) -> Pixels:
     return pixels
 
 
+def fits(colour: Pixels, sketch: Pixels, keep_large: bool) -> bool:
+    """Whether a sketch lies on its colour picture, pixel for pixel or enlarged."""
+    if not keep_large:
+        return colour.shape[:2] == sketch.shape[:2]
+    scales = [sketch.shape[axis] / colour.shape[axis] for axis in (0, 1)]
+    return abs(scales[0] - scales[1]) * max(colour.shape) <= 1  # a pixel, for rounding
+
+
+def size_of(pixels: Pixels) -> str:
+    """A picture's size in words."""
+    return f"{pixels.shape[1]} x {pixels.shape[0]}"
+
+
 def _finished(pixels: Pixels, size: tuple[int, int], invert: bool) -> Pixels:
     """Scales to (width, height) and inverts; the very same array if there is nothing to do."""
     if (pixels.shape[1], pixels.shape[0]) != size:
@@ -106,7 +122,3 @@ def _fitting(width: int, height: int, longest: int) -> tuple[int, int]:
         return width, height
     scale = longest / max(width, height)
     return max(1, round(width * scale)), max(1, round(height * scale))
-
-
-def _size(pixels: Pixels) -> str:
-    return f"{pixels.shape[1]} x {pixels.shape[0]}"

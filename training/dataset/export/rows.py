@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from ..clusters import clusters_of
 from ..final_texts import all_final_texts
 from ..ledger import Ledger, Text
-from ..split import SPLITS, clusters, groups_of, splits_of
+from ..split import SPLITS, groups_of, splits_of
 from ..stages import ORDER
 from ..work import Work
 from .plan import Row
@@ -33,7 +34,7 @@ def gather(work: Work) -> list[Row]:
     captions = captions_of(ledger, CAPTIONS[target])
     others = captions_of(ledger, CAPTIONS[other])
     splits = splits_of(ledger)
-    scenes = groups_of(ledger.pictures(), clusters(ledger))
+    scenes = groups_of(ledger.pictures(), clusters_of(ledger))
     rows = []
     for picture in ledger.kept(ORDER):
         name = picture.id
