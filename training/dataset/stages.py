@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from tqdm import tqdm
 
@@ -50,6 +50,15 @@ class PictureStage(Protocol):
         ...
 
 
+@runtime_checkable
+class ReadsMore(Protocol):
+    """A stage whose result follows from more than settings and files."""
+
+    def inputs(self, work: Work, picture: Picture) -> Sequence[object]:
+        """What else a picture's result follows from."""
+        ...
+
+
 def before(stage: str) -> tuple[str, ...]:
     """The stages whose decisions a stage heeds."""
     return ORDER[: ORDER.index(stage)]
@@ -86,7 +95,8 @@ def pending_for(stage: PictureStage, work: Work) -> list[tuple[Picture, str]]:
     pending = []
     for picture in work.ledger.kept(before(stage.name)):
         hashes = [forms[picture.id].sha256 for forms in inputs if picture.id in forms]
-        wanted = digest(settings, *hashes)
+        more = stage.inputs(work, picture) if isinstance(stage, ReadsMore) else ()
+        wanted = digest(settings, *hashes, *more)
         if done.get(picture.id) != wanted:
             pending.append((picture, wanted))
     return pending
