@@ -132,6 +132,11 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
+def many(count: int, word: str) -> str:
+    """A number of things: "1 film", "2,000 films"."""
+    return f"{count:,} {word}{'' if count == 1 else 's'}"
+
+
 def _check(stage: str, decision: Decision) -> str:
     measured = ""
     if decision.score is not None:
@@ -182,7 +187,7 @@ def _part(findings: Findings, item: str) -> list[str]:
             lines += ["", stage, *(_check(stage, decision) for decision in found)]
     pictures = [picture for picture in findings.pictures if _belongs(picture, item)]
     left = sum(picture.id not in findings.ends for picture in pictures)
-    lines += ["", f"{len(pictures)} pictures came of it, {left} are kept"]
+    lines += ["", f"{many(len(pictures), 'picture')} came of it, {left:,} kept"]
     for picture in pictures[:SHOWN]:
         told = findings.decisions.get(picture.id, [])
         lines.append(f"  {picture.id}  {_fate(findings, picture.id, told)}")

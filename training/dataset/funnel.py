@@ -172,7 +172,7 @@ def _frames(findings: Findings) -> Step:
         for key, label in FRAME_CLASSES.items():
             counts[label] += told.get(key, 0)
     # A film that is still being read has pictures, but no count of its frames yet.
-    given = max(counts.pop("frames"), kept)
+    given = max(counts.pop("frames", 0), kept)
     checks = {label: count for label, count in counts.items() if count}
     if rest := given - kept - sum(checks.values()):
         checks[UNUSED] = rest

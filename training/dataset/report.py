@@ -7,6 +7,7 @@ it. Everything is read from the ledger, so the page can be written at any time.
 from __future__ import annotations
 
 import html
+import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -43,7 +44,8 @@ SECTIONS: tuple[tuple[str, str, Section], ...] = (
 )
 _STYLE = """
 .scroll { overflow-x: auto; } th { border-bottom: 1px solid #8886; }
-td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }
+td:last-child { min-width: 10rem; }
+td.n, th.n { text-align: right; min-width: 0; font-variant-numeric: tabular-nums; }
 h3 { font-size: 1rem; margin: 1.6rem 0 .3rem; } nav a { margin-right: 1rem; }
 code { font-size: .85em; overflow-wrap: anywhere; } figure { margin: 0; }
 figcaption, .row p { font-size: .8rem; line-height: 1.35; margin: 0; overflow-wrap: anywhere; }
@@ -85,7 +87,7 @@ def _write(work: Work) -> tuple[Path, Counter[str]]:
     written = [(name, title, section(work, findings, counted, sheets))
                for name, title, section in SECTIONS]  # fmt: skip
     unreadable = sheets.make()
-    sheets.write_best(path.parent / "kept.png")
+    sheets.write_best(path.parent / "kept.jpg")
     told = warnings(work, findings, counted) + unreadable
     page = _page(work.folder.resolve().name, told, written)
     write_atomically(path, lambda part: part.write_text(page, encoding="utf-8"))
@@ -102,10 +104,15 @@ def _page(name: str, told: list[str], written: list[tuple[str, str, str]]) -> st
         "<p>How films became pairs of a sketch and a colour picture with captions: what each stage "
         "kept, what it dropped, and why. A click on a small picture opens the full one. What "
         "happened to one picture tells: <code>python -m training.dataset explain ID</code>.</p>",
-        *(f'<p class="warning">{html.escape(text)}</p>' for text in told),
+        *(f'<p class="warning">{_marked_up(text)}</p>' for text in told),
     ]
     shown = [entry for entry in written if entry[2]]
     links = "".join(f'<a href="#{name}">{title}</a>' for name, title, _ in shown)
     parts.append(f"<nav>{links}</nav>")
     parts += [f'<h2 id="{name}">{title}</h2>{content}' for name, title, content in shown]
     return "\n".join(parts) + "</html>\n"
+
+
+def _marked_up(text: str) -> str:
+    """Escapes a text; what stands between backticks becomes code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text))

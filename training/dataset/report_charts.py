@@ -56,7 +56,7 @@ def histogram(
     figure = Figure(figsize=(8, 2.2), layout="constrained")
     axes = figure.add_subplot()
     edges = _edges(np.concatenate([*map(np.asarray, values.values()), np.asarray(thresholds)]))
-    below = np.zeros(_BINS, dtype=int)
+    below = np.zeros(len(edges) - 1, dtype=int)
     for name, part in values.items():
         counts, _ = np.histogram(part, edges)
         axes.bar(edges[:-1], counts, np.diff(edges), below if stacked else 0, align="edge",
@@ -74,6 +74,8 @@ def histogram(
 
 def _edges(values: np.ndarray) -> np.ndarray:
     low, high = float(values.min()), float(values.max())
+    if np.array_equal(values, values.round()) and high - low <= _BINS:
+        return np.arange(low - 0.5, high + 1)  # a bar for each whole number
     if low > 0 and high > _WIDE * float(np.median(values)):
         return np.geomspace(low, high, _BINS + 1)
     if low == high:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import html
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import PurePath
 from typing import Any
 
-from .explain import clock, number
+from .explain import clock, many, number
 from .final_texts import CAPTIONS, all_final_texts
 from .funnel import PAPER, Findings, Step
 from .ledger import Decision, Picture
@@ -23,6 +24,7 @@ DROPPED = 8  # of each check
 NEAREST = 4  # to a threshold, on each side
 CLUSTERS, MEMBERS = 24, 8  # duplicates shown: the largest clusters, and how many of each
 FAILURES = 100
+_NUMBER = re.compile(r"[-+]?[\d.,]+(e[-+]\d+)?|")
 
 
 def funnel_section(work: Work, findings: Findings, steps: list[Step], sheets: Sheets) -> str:
@@ -39,7 +41,7 @@ def funnel_section(work: Work, findings: Findings, steps: list[Step], sheets: Sh
         "<p>A stage is given what the one before it kept. A picture may be dropped by several "
         "checks at once.</p>",
         table(head, rows),
-        funnel_chart(steps),
+        funnel_chart(ran) if (ran := [step for step in steps if step.ran]) else "",
     ))  # fmt: skip
 
 
@@ -48,12 +50,14 @@ def _share(findings: Findings, steps: Sequence[Step]) -> str:
     kept, taken = len(findings.kept), len(findings.pictures)
     films = sum(source.kind == "film" for source in findings.sources)
     shots = sum(int(told.get("shots", 0)) for told in findings.films.values())
-    way = f"{films} films → {frames.given:,} frames → {shots:,} shots → " if frames else ""
+    way = ""
+    if frames:
+        way = f"{many(films, 'film')} → {many(frames.given, 'frame')} → {many(shots, 'shot')} → "
     share = f" ({kept / taken:.0%})" if taken else ""
     begun, left = PAPER
     return (
-        f"<p><strong>{way}{taken:,} pictures → {kept:,} kept{share}.</strong> For comparison, the "
-        f"paper: about {begun:,} frames → {left:,} kept ({left / begun:.0%}).</p>"
+        f"<p><strong>{way}{many(taken, 'picture')} → {kept:,} kept{share}.</strong> "
+        f"For comparison, the paper: about {begun:,} frames → {left:,} kept ({left / begun:.0%}).</p>"
     )
 
 
@@ -111,7 +115,7 @@ def kept_section(work: Work, findings: Findings, steps: list[Step], sheets: Shee
     sheets.best = best
     return (
         f"<p>{len(shown):,} of {len(findings.kept):,}, evenly from first to last: colour, sketch, "
-        'adjusted sketch, captions. <a href="kept.png">Twelve of them in one picture</a>.</p>'
+        'adjusted sketch, captions. <a href="kept.jpg">Twelve of them in one picture</a>.</p>'
         + sheets.rows((picture.id, text(picture)) for picture in shown)
     )
 
@@ -168,9 +172,13 @@ def _check(
         parts.append(histogram({k: v for k, v in values.items() if v}, "score", ends))
     shown: set[str] = set()
     near = sorted(
-        (abs(score - d.threshold), item, d) for item, d, score in scored
-        if d.threshold is not None and item in pictures
-    ) if scored else []  # fmt: skip
+        (
+            (min(abs(score - limit) for limit in thresholds), item, d)
+            for item, d, score in scored
+            if thresholds and item in pictures
+        ),
+        key=lambda entry: entry[:2],
+    )
     sides = {
         "kept, nearest to the threshold": [e for e in near if e[2].verdict == "keep"],
         "not kept, nearest to the threshold": [e for e in near if e[2].verdict != "keep"],
@@ -235,10 +243,10 @@ def captions_section(work: Work, findings: Findings, steps: list[Step], sheets: 
         rows = [[what, min(n), sorted(n)[len(n) // 2], max(n)]
                 for what, n in (("words", words), ("characters", letters))]  # fmt: skip
         parts.append(
-            f"<h3>{name}</h3><p>{len(texts):,} captions, {len(set(texts)):,} of them different; "
+            f"<h3>{name}</h3><p>{len(texts):,} captions, {len(set(texts)):,} different texts; "
             f"{len(kept) - len(texts):,} kept pictures have none.</p>"
             + table(["", "least", "median", "most"], rows)
-            + histogram({"captions": words}, "words")
+            + (histogram({"captions": words}, "words") if len(set(words)) > 1 else "")
         )
     return "".join(parts)
 
@@ -261,7 +269,7 @@ def ink_section(work: Work, findings: Findings, steps: list[Step], sheets: Sheet
               for name, what in (("denoised", "denoised"), ("clahe", "with CLAHE"))]  # fmt: skip
     return "".join((
         "<p>Ink is the mean darkness of a sketch: 0 is white paper, 1 is black. The dashed lines "
-        "are the band that `adjust` aims at.</p>",
+        "are the band that <code>adjust</code> aims at.</p>",
         histogram({"before": before, "after": after}, "ink", band, stacked=False),
         f"<p>Values that were chosen for {len(chosen):,} sketches; {', '.join(counts)}.</p>",
         table(["", "least", "median", "most"], rows),
@@ -286,7 +294,7 @@ def failures_section(work: Work, findings: Findings, steps: list[Step], sheets: 
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """An HTML table; numbers are set to the right."""
     rows = list(rows)
-    numeric = [bool(rows) and all(isinstance(row[k], int) or row[k] == "" for row in rows)
+    numeric = [bool(rows) and all(_NUMBER.fullmatch(str(row[k])) for row in rows)
                for k in range(len(head))]  # fmt: skip
     lines = [head, *([f"{cell:,}" if isinstance(cell, int) else cell for cell in r] for r in rows)]
     text = ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from .explain import many
 from .final_texts import all_final_texts
 from .funnel import Findings, Step
 from .split import scene_of
@@ -18,7 +19,7 @@ FEW = 6  # of so few pictures shares say nothing
 
 def warnings(work: Work, findings: Findings, steps: Sequence[Step]) -> list[str]:
     """Lists what should be looked at, the most serious first."""
-    told = _failures(findings, steps)
+    told = _failures(steps)
     told += [f"{decision.reason}." for item in findings.films
              for stage, decision in findings.decisions[item]
              if stage == "frames" and decision.verdict == "review"]  # fmt: skip
@@ -31,16 +32,16 @@ def warnings(work: Work, findings: Findings, steps: Sequence[Step]) -> list[str]
     waiting = next((s.checks.get("waits for a person", 0) for s in steps if s.stage == "review"), 0)
     if waiting:
         told.append(
-            f"{waiting:,} pictures wait for a person: run `python -m training.dataset review`, or "
-            'set review.require = "none".'
+            f"{many(waiting, 'picture')} still to be seen by a person: run "
+            "`python -m training.dataset review`, or set review.require to none."
         )
     return told
 
 
-def _failures(findings: Findings, steps: Sequence[Step]) -> list[str]:
+def _failures(steps: Sequence[Step]) -> list[str]:
     return [
-        f"{step.failed:,} {'pictures' if step.unit == 'pictures' else 'films or files'} failed at "
-        f"{step.stage} (see Failures); the next run tries them again."
+        f"{many(step.failed, 'picture' if step.unit == 'pictures' else 'source file')} failed at "
+        f"{step.stage} (see Failures); the next run tries again."
         for step in steps
         if step.failed
     ]

@@ -122,7 +122,7 @@ class Sheets:
         return wrong
 
     def write_best(self, path: Path) -> None:
-        """Writes the best pictures in all their forms as one PNG, each below its text.
+        """Writes the best pictures in all their forms as one JPEG, each below its text.
 
         It is made of the thumbnails, see `make`; in place of what lacks is grey.
 
@@ -135,7 +135,7 @@ class Sheets:
             groups.append((f"{picture}  {text}", torch.stack(cells)[None]))
         if groups:
             sheet = contact_sheet(FORMS, groups)
-            write_atomically(path, lambda part: sheet.save(part, "PNG"))
+            write_atomically(path, lambda part: sheet.save(part, "JPEG", quality=88))
         else:
             path.unlink(missing_ok=True)
 
