@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[1]
 ART = Path(training.dataset.__file__).parent / "demo_art"
 KEYWORDS = "anime sketch, lineart, monochrome"
 HOSTILE = "<script>window.hacked = 1</script><img src=x onerror='window.hacked = 2'>"
-SUBJECTS = ("a girl in a meadow", "a girl laughs, green eyes", "a lecture hall", "a club room")
+SUBJECTS = ("a girl in a meadow", "a girl laughs, long hair", "a lecture hall", "a club room")
 
 
 def work_in(folder: Path, require: str = "flagged") -> Work:
@@ -36,25 +36,25 @@ def work_in(folder: Path, require: str = "flagged") -> Work:
     return Work(config, folder, Ledger(folder / "ledger.sqlite"), Workers("cpu"))
 
 
-def fill(work: Work, count: int = 6) -> list[str]:
-    """Makes pictures 0 ... count-1 of two films; the third is flagged, the last one dropped."""
+def fill(work: Work, count: int = 6, size: tuple[int, int] = (320, 180)) -> list[str]:
+    """Makes pictures of two films, (width, height); the third is flagged, the last one dropped."""
     for film in ("alpha", "beta"):
         work.ledger.add_source(Source(film, f"/films/{film}.mkv", "film"))
     ids = [f"pic-{k:03d}" for k in range(count)]
     for k, id in enumerate(ids):
         picture = Picture(
-            id, "alpha" if k < count // 2 else "beta", k, 1280, 720,
+            id, "alpha" if k < count // 2 else "beta", k, *size,
             {"film": f"/films/{'alpha' if k < count // 2 else 'beta'}.mkv",
              "seconds": 61.5 + k, "shot": k // 3, "pts": 1000 * k},
         )  # fmt: skip
         work.ledger.record(id, "ingest", "x", Outcome(), [picture])
-        sketch = work.write(picture, "sketch", _drawing(k)[..., 0])
+        sketch = work.write(picture, "sketch", _drawing(k, size)[..., 0])
         work.ledger.record(id, "frames", "x", Outcome(forms={"colour": _colour(work, picture, k)}))
         work.ledger.record(id, "sketch", "x", Outcome(forms={"sketch": sketch}))
         subject = HOSTILE if k == 1 else SUBJECTS[k % len(SUBJECTS)]
         texts = {
             "caption_sketch": Text(f"{KEYWORDS}, {subject}"),
-            "caption_color": Text(f"{KEYWORDS}, {subject}, red hair"),
+            "caption_color": Text(f"{subject}, red hair"),
         }
         work.ledger.record(id, "caption", "x", Outcome(texts=texts))
     doubt = Decision("blur", "review", "a little soft", 11.25, 12.0)
@@ -69,16 +69,16 @@ def fill(work: Work, count: int = 6) -> list[str]:
 def _colour(work: Work, picture: Picture, k: int) -> Form:
     art = ("meadow.jpg", "lecturehall.jpg", "club.jpg", "uni.jpg")[k % 4]
     with Image.open(ART / art) as opened:
-        pixels = np.array(opened.convert("RGB").resize((1280, 720)))
+        pixels = np.array(opened.convert("RGB").resize((picture.width, picture.height)))
     return work.write(picture, "colour", pixels)
 
 
-def _drawing(k: int) -> np.ndarray:
+def _drawing(k: int, size: tuple[int, int]) -> np.ndarray:
     paper = Image.new("RGB", (1280, 720), "white")
     pen = ImageDraw.Draw(paper)
     for step in range(8):
         pen.ellipse((100 + 30 * k + 60 * step, 80, 500 + 60 * step, 640), outline="black", width=3)
-    return np.array(paper)
+    return np.array(paper.resize(size))
 
 
 class Answer:
@@ -114,7 +114,9 @@ class Client:
         request = urllib.request.Request(self.address + path, data)
         return self._ask(request, headers)
 
-    def decide(self, id: str, action: str, value: str = "", seq: int = 0, by: str = "Mio") -> Answer:
+    def decide(
+        self, id: str, action: str, value: str = "", seq: int = 0, by: str = "Mio"
+    ) -> Answer:
         entry = {"id": id, "action": action, "value": value, "seq": seq}
         return self.post("api/decide", {"reviewer": by, "entries": [entry]})
 

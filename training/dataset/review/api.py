@@ -15,7 +15,7 @@ from ..ledger import Ledger, Picture
 from ..work import Work
 from .catalogue import FORMS, details, overview, told
 from .decisions import ACTIONS, ConflictError, DecisionLog, Entry
-from .faults import faults
+from .faults import CaptionRules
 from .pictures import SIZES, Shown, shown
 from .replace import LONGEST, ReplaceError, replaced
 
@@ -54,6 +54,7 @@ class Api:
     def __init__(self, work: Work) -> None:
         self.log = DecisionLog(work.folder)
         self._config = work.config
+        self._rules = CaptionRules(work.config.caption)
         self._folder = work.folder
         self._ledger: Path = work.ledger.path
         self._lock = threading.Lock()
@@ -62,7 +63,7 @@ class Api:
     def overview(self) -> dict[str, Any]:
         """All pictures, and what the page has to know of the settings."""
         with self._open() as ledger:
-            answer = overview(ledger, self.log)
+            answer = overview(ledger, self.log, self._rules)
         review = self._config.review
         return {
             **answer,
@@ -109,8 +110,8 @@ class Api:
         return {**self._told([line.id for line in lines]), "undone": undone}
 
     def check(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Says what is wrong with a caption: {text}."""
-        return {"faults": faults(_text(body, "text", LONGEST))}
+        """Says what is wrong with a caption: {caption, text}."""
+        return {"faults": self._rules.faults(_caption(body), _text(body, "text", LONGEST))}
 
     def replace(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Replaces in captions: {ids, caption, find, replace, regex, ignore_case}.
@@ -118,9 +119,7 @@ class Api:
         Without "token" it only says what would change; with the token of that answer, and with
         "reviewer", it does so, except where a caption would become wrong.
         """
-        name = _text(body, "caption", 40)
-        if name not in CAPTIONS:
-            raise Refused(400, f"There is no {name}; captions are {', '.join(CAPTIONS)}.")
+        name = _caption(body)
         ids = list(dict.fromkeys(_list(body, "ids", str)))
         self._known(ids)
         self.log.refresh()
@@ -150,9 +149,10 @@ class Api:
             )  # fmt: skip
         except ReplaceError as error:
             raise Refused(400, str(error)) from None
+        faults = self._rules.faults
         pairs = zip(captions.items(), new, strict=True)
         return [
-            Change(picture, old, text, sorted({*faults(text)} - {*faults(old)}))
+            Change(picture, old, text, sorted({*faults(name, text)} - {*faults(name, old)}))
             for (picture, old), text in pairs
             if text != old
         ]
@@ -164,9 +164,9 @@ class Api:
             raise Refused(400, f"An entry needs an action of {', '.join(ACTIONS)}, and a seq.")
         if action in CAPTIONS:
             value = _text(given, "value", LONGEST)
-            wrong = faults(value)
+            wrong = self._rules.faults(action, value)
             if wrong:
-                raise Refused(422, " ".join(wrong), faults=wrong)
+                raise Refused(422, f"The caption is wrong: {'; '.join(wrong)}.", faults=wrong)
             old = self._captions(action, [picture]).get(picture, "")
             return Entry(picture, action, value, old, seen)
         value = _text(given, "value", LONGEST_REASON) if action == "reject" else ""
@@ -177,7 +177,9 @@ class Api:
             lines = self.log.append(entries, reviewer)
         except ConflictError as error:
             newer = self._told(error.pictures)
-            raise Refused(409, "Somebody else was faster; this is how it is now.", **newer) from None
+            raise Refused(
+                409, "Somebody else was faster; this is how it is now.", **newer
+            ) from None
         return self._told([line.id for line in lines])
 
     def _told(self, pictures: Sequence[str]) -> dict[str, Any]:
@@ -185,7 +187,7 @@ class Api:
 
     def _states(self, pictures: Sequence[str]) -> dict[str, Any]:
         written = self._written(pictures)
-        return {id: told(self.log.state(id), written[id]) for id in pictures}
+        return {id: told(self.log.state(id), written[id], self._rules) for id in pictures}
 
     def _captions(self, name: str, pictures: Sequence[str]) -> dict[str, str]:
         """Those of the pictures that have a caption, with its text as it is now."""
@@ -233,6 +235,13 @@ def _text(body: Mapping[str, Any], name: str, longest: int, *, raw: bool = False
     if any("\ud800" <= c <= "\udfff" or (ord(c) < 32 and c not in "\t\n\r") for c in value):
         raise Refused(400, f"{name} holds characters that no text has.")
     return value if raw else " ".join(value.split())
+
+
+def _caption(body: Mapping[str, Any]) -> str:
+    name = body.get("caption")
+    if name not in CAPTIONS:
+        raise Refused(400, f"caption must be one of {', '.join(CAPTIONS)}.")
+    return name
 
 
 def _reviewer(body: Mapping[str, Any]) -> str:

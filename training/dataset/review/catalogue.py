@@ -11,7 +11,7 @@ from ..final_texts import CAPTIONS
 from ..ledger import Decision, Ledger, Picture
 from ..stages import before
 from .decisions import DecisionLog, State
-from .faults import faults
+from .faults import CaptionRules
 
 FORMS = ("colour", "sketch", "adjusted")
 EARLIER = before("review")
@@ -52,7 +52,7 @@ class Verdicts:
             self.clusters.setdefault(named["of"], kept)
 
 
-def overview(ledger: Ledger, log: DecisionLog) -> dict[str, Any]:
+def overview(ledger: Ledger, log: DecisionLog, rules: CaptionRules) -> dict[str, Any]:
     """Lists all pictures in order, with what filters, thumbnails and captions need."""
     verdicts = Verdicts(ledger.decisions())
     forms = {name: ledger.forms(name) for name in FORMS}
@@ -74,17 +74,18 @@ def overview(ledger: Ledger, log: DecisionLog) -> dict[str, Any]:
             "drops": verdicts.drops.get(picture.id, []),
             "failed": picture.id in verdicts.failed,
             "duplicate": verdicts.clusters.get(picture.id),
-            "state": told(log.state(picture.id), written),
+            "state": told(log.state(picture.id), written, rules),
         })  # fmt: skip
     return {"pictures": pictures, "sources": _sources(ledger), "seq": seq}
 
 
-def told(state: State, written: Mapping[str, str]) -> dict[str, Any]:
+def told(state: State, written: Mapping[str, str], rules: CaptionRules) -> dict[str, Any]:
     """What the page is told of a picture's state in the log.
 
     Args:
         state: as the log has it.
         written: {name: caption} of the caption stage.
+        rules: for captions.
     """
     edited = {name: line.value for name, line in state.captions.items()}
     decided, last = state.decided, state.last
@@ -95,7 +96,7 @@ def told(state: State, written: Mapping[str, str]) -> dict[str, Any]:
         "decided": [decided.reviewer, decided.time] if decided else None,
         "last": [last.reviewer, last.time] if last else None,
         "captions": edited,
-        "faults": {name: faults(text) for name, text in {**written, **edited}.items()},
+        "faults": {name: rules.faults(name, text) for name, text in {**written, **edited}.items()},
     }
 
 

@@ -1,24 +1,35 @@
-"""What is wrong with a caption, told while it is typed."""
+"""What is wrong with a caption, told while it is typed; the rules are those of caption_check.py."""
 
 from __future__ import annotations
 
-import re
+from functools import lru_cache
 
-from animesketchnet_core.prompt_keywords import KEYWORDS
+from ..caption_check import caption_faults
+from ..clip_tokens import token_counter
+from ..config import CaptionSettings
 
-from .replace import LONGEST
+REMEMBERED = 1 << 18  # captions: the page asks for all of them each time that it is loaded
 
 
-def faults(text: str, keywords: str = KEYWORDS) -> list[str]:
-    """Says what is wrong with a caption: each keyword must be there, and be there once."""
-    if not text.strip():
-        return ["The caption is empty."]
-    found = []
-    if len(text) > LONGEST:
-        found.append(f"The caption has {len(text)} characters; at most {LONGEST} are allowed.")
-    for keyword in (" ".join(piece.split()) for piece in keywords.split(",")):
-        words = r"[\s_]+".join(map(re.escape, keyword.split()))
-        count = len(re.findall(rf"(?<!\w){words}(?!\w)", text, re.IGNORECASE))
-        if count != 1:
-            found.append(f'"{keyword}" is there {count} times; it must be there once.')
-    return found
+class CaptionRules:
+    """The rules of one data set."""
+
+    def __init__(self, settings: CaptionSettings) -> None:
+        self._settings = settings
+        self._count, _ = token_counter()
+        self._found = lru_cache(REMEMBERED)(self._look)
+
+    def faults(self, name: str, text: str) -> list[str]:
+        """Lists what is wrong with a caption.
+
+        Args:
+            name: "caption_sketch", which must pass caption_check.py, or "caption_color", which must
+                say something.
+            text: the caption.
+        """
+        return list(self._found(name, text))
+
+    def _look(self, name: str, text: str) -> tuple[str, ...]:
+        if name == "caption_sketch":
+            return tuple(caption_faults(text, self._settings, self._count))
+        return () if text.strip() else ("it has no caption",)

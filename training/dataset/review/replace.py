@@ -27,12 +27,12 @@ def replaced(
     ignore_case: bool = False,
     seconds: float = SECONDS,
 ) -> list[str]:
-    """Replaces in texts, and makes one space of several.
+    r"""Replaces in texts, and makes one space of several.
 
     Args:
         texts: captions.
         find: literal words, or a regular expression of Python's.
-        replace: literal, or with groups such as `\\1` where `regex` is set.
+        replace: literal, or with groups such as `\1` where `regex` is set.
         regex: whether `find` is an expression.
         ignore_case: whether "Hair" is found by "hair".
         seconds: how long the expression may take over all texts.

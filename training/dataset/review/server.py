@@ -17,7 +17,7 @@ import webbrowser
 from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import parse_qs, urlsplit
 
 from animesketchnet_core.files import StorageError
@@ -110,9 +110,12 @@ def serve(work: Work, port: int | None, open_browser: bool) -> None:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    server: ReviewServer
     protocol_version = "HTTP/1.1"
     timeout = IDLE
+
+    @property
+    def _ours(self) -> ReviewServer:
+        return cast(ReviewServer, self.server)
 
     def do_GET(self) -> None:
         self._answer(self._get)
@@ -141,18 +144,18 @@ class _Handler(BaseHTTPRequestHandler):
             self._send_json({"error": str(error)}, 500)
 
     def _get(self, path: str) -> None:
-        api = self.server.api
+        api = self._ours.api
         if path == "/":
-            page = self.server.pages["index.html"]
-            token = self.server.token.encode()
+            page = self._ours.pages["index.html"]
+            token = self._ours.token.encode()
             self._send(page.replace(PLACE_OF_TOKEN, token), "text/html; charset=utf-8")
             return
         if self.headers.get("Sec-Fetch-Site", "none") not in ("same-origin", "none"):
             raise Refused(403, "Pages of other sites get nothing here.")
         name = path.removeprefix("/page/")
-        if name != path and name in self.server.pages:
+        if name != path and name in self._ours.pages:
             kind = TYPES[Path(name).suffix]
-            self._send(self.server.pages[name], f"{kind}; charset=utf-8")
+            self._send(self._ours.pages[name], f"{kind}; charset=utf-8")
         elif path == "/favicon.ico":
             self._send(b"", "image/x-icon", status=204)
         elif path == "/api/pictures":
@@ -167,7 +170,7 @@ class _Handler(BaseHTTPRequestHandler):
             raise Refused(404, "There is nothing here.")
 
     def _post(self, path: str) -> None:
-        api = self.server.api
+        api = self._ours.api
         answers: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
             "/api/decide": api.decide, "/api/undo": api.undo, "/api/check": api.check,
             "/api/replace": api.replace,
@@ -194,7 +197,7 @@ class _Handler(BaseHTTPRequestHandler):
             raise Refused(403, "The server was started anew; load the page again.", stale=True)
 
     def _token(self) -> bytes:
-        return self.server.token.encode()
+        return self._ours.token.encode()
 
     def _body(self) -> Mapping[str, Any]:
         length = self.headers.get("Content-Length", "")
@@ -219,7 +222,7 @@ class _Handler(BaseHTTPRequestHandler):
         return int(value)
 
     def _send_picture(self, picture: str, form: str, size: str) -> None:
-        shown = self.server.api.picture(picture, form, size)
+        shown = self._ours.api.picture(picture, form, size)
         tag = f'"{shown.tag}"'
         # A page asks with the hash, so what it gets under that address never changes.
         named = parse_qs(urlsplit(self.path).query).get("v") == [shown.tag[:16]]

@@ -15,17 +15,17 @@ const TOLD = 6000; // milliseconds that a message stays
 
 let reviewer = null;
 
-// Every command: its keys, what it says in the help, what it does.
+// Every command: its keys, what it says in the help, what it does; `types` if one types after it.
 const COMMANDS = [
   { name: "next", keys: ["ArrowRight", "n", "j"], says: "next picture", run: () => step(1) },
   { name: "previous", keys: ["ArrowLeft", "p", "k"], says: "previous picture", run: () => step(-1) },
   { name: "open", keys: [" ", "f"], says: "next one that nobody has reviewed", run: nextOpen },
   { name: "accept", keys: ["a"], says: "accept; brings back a dropped one", run: () => decide("accept") },
-  { name: "reject", keys: ["r", "x"], says: "reject, with a reason", run: reject },
+  { name: "reject", types: true, keys: ["r", "x"], says: "reject, with a reason", run: reject },
   { name: "clear", keys: ["o"], says: "take the verdict back: not reviewed", run: () => decide("open") },
   { name: "undo", keys: ["u", "Ctrl+z"], says: "undo what you did last, again and again", run: undo },
-  { name: "edit", keys: ["e"], says: "edit the sketch caption (Enter saves, Esc leaves)", run: () => edit("caption_sketch") },
-  { name: "edit-color", keys: ["Shift+e"], says: "edit the colour caption", run: () => edit("caption_color") },
+  { name: "edit", types: true, keys: ["e"], says: "edit the sketch caption (Enter saves, Esc leaves)", run: () => edit("caption_sketch") },
+  { name: "edit-color", types: true, keys: ["Shift+e"], says: "edit the colour caption", run: () => edit("caption_color") },
   { name: "side", keys: ["1"], says: "colour and sketch beside each other", run: () => viewer.setMode("side") },
   { name: "over", keys: ["2"], says: "over each other, with a slider", run: () => viewer.setMode("over") },
   { name: "colour", keys: ["3"], says: "colour only", run: () => viewer.setMode("colour") },
@@ -45,22 +45,34 @@ const COMMANDS = [
   { name: "grid", keys: ["g"], says: "all as a grid, and back (Space selects, Enter opens)", run: () => setGrid(!grid.isOpen()) },
   { name: "select-all", keys: ["Ctrl+a"], says: "select all in the grid", run: () => grid.isOpen() && grid.selectAll(true) },
   { name: "select-none", keys: ["Escape"], says: "select none; leave the grid", run: escape },
-  { name: "replace", keys: ["b"], says: "replace in the captions of the filter", run: () => dialogs.openReplace(replace) },
-  { name: "words", keys: ["w"], says: "count words", run: () => dialogs.openWords(search) },
-  { name: "search", keys: ["/"], says: "search", run: filters.focusSearch },
-  { name: "name", keys: [], says: "", run: () => name(true) },
-  { name: "help", keys: ["?"], says: "this list", run: () => dialogs.openHelp(listed()) },
+  { name: "replace", types: true, keys: ["b"], says: "replace in the captions of the filter", run: () => dialogs.openReplace(replace) },
+  { name: "words", types: true, keys: ["w"], says: "count words", run: () => dialogs.openWords(search) },
+  { name: "search", types: true, keys: ["/"], says: "search", run: filters.focusSearch },
+  { name: "name", types: true, keys: [], says: "", run: () => name(true) },
+  { name: "help", types: true, keys: ["?"], says: "this list", run: () => dialogs.openHelp(listed()) },
 ];
 const BY_NAME = new Map(COMMANDS.map((command) => [command.name, command]));
 const BY_KEY = new Map(COMMANDS.flatMap((command) => command.keys.map((key) => [key, command])));
 const listed = () => COMMANDS.filter((command) => command.says);
 
-// Commands wait for each other, so that keys pressed fast each meet the next picture.
+// Commands wait for each other, so that keys pressed fast each meet the next picture. While one
+// waits after which one types, keys do nothing: they are meant for its field.
 let queue = Promise.resolve();
+let waiting = 0;
+let typing = 0;
 
 function perform(command) {
-  queue = queue.then(command.run).catch((error) => tell(error.message, true));
-  return queue;
+  const begun = async () => {
+    typing -= Boolean(command.types); // its field or dialog opens now, and takes the keys
+    await command.run();
+  };
+  const run = async () => {
+    await begun().catch((error) => tell(error.message, true));
+    waiting -= 1;
+  };
+  waiting += 1;
+  typing += Boolean(command.types);
+  queue = waiting === 1 ? run() : queue.then(run);
 }
 
 async function begin() {
@@ -77,7 +89,7 @@ async function begin() {
   filters.refresh();
   document.body.dataset.ready = "yes";
   await name(false);
-  setInterval(() => document.hidden || perform({ run: follow }), OFTEN);
+  setInterval(() => document.hidden || follow().catch((error) => tell(error.message, true)), OFTEN);
 }
 
 /** Shows a picture. */
@@ -190,7 +202,7 @@ async function saveCaption(picture, caption, text) {
     panel.fill(caption);
     tell("Caption saved.");
   } else if (picture.state.seq === before) {
-    const { faults } = await post("/api/check", { text });
+    const { faults } = await post("/api/check", { caption, text });
     if (faults.length) panel.tellFaults(caption, faults);
     panel.edit(caption);
   }
@@ -296,6 +308,10 @@ document.addEventListener("keydown", (event) => {
   const shift = event.shiftKey && /^[a-z]$|^Arrow/.test(key) ? "Shift+" : "";
   const command = BY_KEY.get((event.ctrlKey || event.metaKey ? "Ctrl+" : "") + shift + key);
   if (!command || event.altKey) return;
+  if (typing) {
+    event.preventDefault();
+    return;
+  }
   // Space and Enter press the button that has the focus.
   if (key === " " && event.target.closest("button, summary")) return;
   event.preventDefault();

@@ -128,7 +128,7 @@ function typed(name) {
   clearTimeout(waiting);
   const [id, text] = [picture.id, textIn(name)];
   waiting = setTimeout(async () => {
-    const { faults } = await post("/api/check", { text }).catch((error) => ({ faults: [error.message] }));
+    const { faults } = await post("/api/check", { caption: name, text }).catch((error) => ({ faults: [error.message] }));
     if (picture?.id === id && textIn(name) === text) tellFaults(name, faults);
   }, PAUSE);
 }
@@ -154,6 +154,10 @@ function tellVerdict() {
     dropped: picture.failed ? "Could not be worked on; see below" : "Dropped by the filters; Accept brings it back",
   };
   line.textContent = said[line.dataset.status] ?? "Not reviewed yet";
+  if (!verdict) return;
+  const clear = button("take back", () => {}, "link");
+  clear.dataset.do = "clear";
+  line.append(" ", clear);
 }
 
 function list(decisions) {
