@@ -89,7 +89,7 @@ class FramesSettings:
     min_shot: float = 0.25
     moving: str = "sharpest"
     cut_ratio: float = 3.0
-    cut_content: float = 5.0
+    cut_content: float = 3.0
     deinterlace: str = "auto"
     hdr_peak: float = 0.0
 

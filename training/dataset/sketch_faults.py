@@ -42,7 +42,7 @@ class Finding:
         threshold: what it was compared with.
         faulty: whether it is a fault.
         reason: a sentence about the fault; empty if there is none.
-        where: bool [y, x] of a smaller picture: where the fault is; None: everywhere.
+        where: bool, of any size: where in the picture the fault is; None: everywhere.
     """
 
     check: str
@@ -164,31 +164,54 @@ def find_pattern(colour: Pixels, sketch: Pixels) -> Finding:
 
     What repeats in the colour picture too, such as a screen tone, is no fault.
     """
-    blocks = patterned_blocks(sketch)
-    if blocks.size and blocks.any():
-        blocks &= ~patterned_blocks(to_grey(colour))
+    blocks = patterned_blocks(sketch, _VISIBLE, _AGREEMENT)
+    if blocks.any():
+        blocks &= ~patterned_blocks(to_grey(colour), _HINT, _LOOSE_AGREEMENT)
+        near = cv2.boxFilter(blocks.astype(np.uint8), -1, (3, 3), normalize=False)
+        blocks &= near > 1  # one alone is chance, or a drawn grid
     share = float(blocks.mean()) if blocks.size else 0.0
     faulty = share > _MOST_PATTERN
     reason = f"{share:.0%} of it has a pattern of period 2, 4 or 8 pixels" if faulty else ""
-    return Finding("pattern", share, _MOST_PATTERN, faulty, reason, blocks if faulty else None)
+    # Beside a block that has it, strokes may hide it.
+    where = _unfolded(_grown(blocks, 1, cv2.MORPH_RECT), sketch.shape) if faulty else None
+    return Finding("pattern", share, _MOST_PATTERN, faulty, reason, where)
 
 
-def patterned_blocks(grey: Pixels) -> Mask:
+def patterned_blocks(grey: Pixels, amplitude: float, agreement: float) -> Mask:
     """Which blocks of 64 x 64 pixels of a picture [h, w] repeat each 8 pixels; [h / 64, w / 64].
 
-    A block is cut into cells of 8 x 8; the mean of its 64 cells is what repeats. It is a pattern if
-    it explains most of what the cells are made of; a stroke that crosses them explains an eighth.
+    A block is cut into cells of 8 x 8. What repeats is the median of the cells, strokes that cross
+    some of them aside. Those on the black fields of a chessboard must have the same as those on the
+    white fields.
+
+    Args:
+        grey: uint8 [h, w].
+        amplitude: standard deviation of a pattern, in levels, from which on it is one.
+        agreement: least correlation of the two halves.
     """
     rows, columns = (length // _BLOCK for length in grey.shape)
     found = np.zeros((rows, columns), dtype=bool)
+    black = np.add.outer(np.arange(8), np.arange(8)).ravel() % 2 == 0
     for row in range(rows):
         strip = grey[row * _BLOCK : (row + 1) * _BLOCK, : columns * _BLOCK].astype(np.float32)
-        cells = strip.reshape(8, 8, columns, 8, 8).transpose(2, 0, 3, 1, 4)  # [x, 8, 8, 8, 8]
-        cells = cells - cells.mean((3, 4), keepdims=True)
-        repeated = (cells.mean((1, 2)) ** 2).mean((1, 2))  # [x], levels squared
-        total = (cells**2).mean((1, 2, 3, 4))
-        found[row] = (repeated > _EXPLAINED * total) & (repeated > _LEAST_AMPLITUDE**2)
+        cells = strip.reshape(8, 8, columns, 8, 8).transpose(2, 0, 3, 1, 4)
+        cells = cells.reshape(columns, 64, 64)  # [x, cell, pixel]
+        cells = cells - np.median(cells, axis=2, keepdims=True)
+        one, other = (np.median(cells[:, half], axis=1) for half in (black, ~black))  # [x, pixel]
+        one -= one.mean(1, keepdims=True)
+        other -= other.mean(1, keepdims=True)
+        # The product of two independent estimates has no bias from what is chance in each.
+        common = (one * other).mean(1)
+        agreeing = common > agreement * one.std(1) * other.std(1)
+        found[row] = agreeing & (common > amplitude**2)
     return found
+
+
+def _unfolded(blocks: Mask, shape: tuple[int, ...]) -> Mask:
+    """Blocks as a mask of the picture [h, w]; what is left beside the last one is as that one."""
+    rows = np.minimum(np.arange(shape[0]) // _BLOCK, blocks.shape[0] - 1)
+    columns = np.minimum(np.arange(shape[1]) // _BLOCK, blocks.shape[1] - 1)
+    return blocks[rows][:, columns]
 
 
 def mask_of(findings: Sequence[Finding], shape: tuple[int, int]) -> Mask | None:
@@ -203,9 +226,9 @@ def mask_of(findings: Sequence[Finding], shape: tuple[int, int]) -> Mask | None:
     return joined
 
 
-def _grown(mask: Mask, radius: int) -> Mask:
-    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1,) * 2)
-    return cv2.dilate(mask.astype(np.uint8), disc) > 0
+def _grown(mask: Mask, radius: int, shape: int = cv2.MORPH_ELLIPSE) -> Mask:
+    element = cv2.getStructuringElement(shape, (2 * radius + 1,) * 2)
+    return cv2.dilate(mask.astype(np.uint8), element) > 0
 
 
 _SHORT_SIDE = 540  # of the smaller picture, in pixels; strokes are a pixel or more there
@@ -217,11 +240,11 @@ _BLACK = 0.3
 _LEAST_INK = 0.003  # a fine drawing of one small figure has 0.01
 _MOST_WASH = 0.15
 _STROKE = 1 / 36  # of the shorter side; brush strokes are finer, and so are pupils
-_MOST_BLOBS = 0.02
+_MOST_BLOBS = 0.05  # a drawing in ink, which wants its blacks, has up to 0.03
 _DARK = 0.3  # of lightness L* / 100
 _LEAST_LINES = 5e-4  # of the picture; with fewer of them nothing can be said
 _LEAST_RECALL = 0.4
 _BLOCK = 64
-_EXPLAINED = 0.5
-_LEAST_AMPLITUDE = 2.0  # levels of 255
-_MOST_PATTERN = 0.01
+_VISIBLE, _HINT = 2.0, 0.5  # levels of 255
+_AGREEMENT, _LOOSE_AGREEMENT = 0.8, 0.4
+_MOST_PATTERN = 0.02
