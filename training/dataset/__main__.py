@@ -36,7 +36,10 @@ from .work import Work
 
 # Each is a module with `run(work)`. Shared stages divide the pictures among the processes; the
 # others are run by the first one.
-SHARED = ("ingest", "frames", "measure", "fingerprint", "sketch", "adjust", "caption")
+SHARED = (
+    "ingest", "frames", "measure", "fingerprint", "sketch", "adjust", "caption", "export",
+    "validate",
+)  # fmt: skip
 STAGES = (
     "ingest", "frames", "measure", "filter", "fingerprint", "dedup", "sketch", "adjust", "caption",
     "review", "split", "export", "validate", "report",
