@@ -318,9 +318,17 @@ class Ledger:
         rows = self._rows("SELECT name, text, details FROM texts WHERE item = ?", item)
         return {row[0]: Text(row[1], json.loads(row[2])) for row in rows}
 
-    def features(self, name: str) -> dict[str, bytes]:
-        """Lists {picture: bytes} of one kind of fingerprint."""
-        return dict(self._rows("SELECT item, value FROM features WHERE name = ?", name))
+    def features(self, name: str, items: Sequence[str] | None = None) -> dict[str, bytes]:
+        """Lists {picture: bytes} of one kind of fingerprint, of all pictures or of some."""
+        if items is None:
+            return dict(self._rows("SELECT item, value FROM features WHERE name = ?", name))
+        found: dict[str, bytes] = {}
+        for start in range(0, len(items), 500):  # SQLite of 2019 takes 999 values in a query
+            part = items[start : start + 500]
+            marks = ", ".join("?" * len(part))
+            query = f"SELECT item, value FROM features WHERE name = ? AND item IN ({marks})"
+            found.update(self._rows(query, name, *part))
+        return found
 
     def _forget(self, item: str, stage: str) -> None:
         for table in _TABLES:
