@@ -90,7 +90,7 @@ def pulled(graph: Any) -> Iterator[np.ndarray]:
     while True:
         try:
             yield graph.pull().to_ndarray()
-        except (av.error.BlockingIOError, av.error.EOFError):
+        except (BlockingIOError, EOFError):
             return
 
 

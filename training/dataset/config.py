@@ -228,8 +228,8 @@ class SketchSettings:
     """How a colour picture becomes a sketch.
 
     Enlarging before sketching (the paper works at up to 10240 x 10240) brings no detail: Lanczos
-    adds none. It makes a network's strokes thinner against the picture, and the sketch, brought
-    back, has smoother edges; time grows with the square of it.
+    adds none. It makes a network's strokes thinner against the picture, and lets "lines" be finer
+    than two pixels; the sketch, brought back, has smoother edges. Time grows with the square of it.
 
     Attributes:
         method: "lines" (flow-based difference of Gaussians), "ink" (the same with solid blacks,
@@ -254,7 +254,7 @@ class SketchSettings:
         input_values: what black and white are for the "onnx" network.
         output_values: what it gives for black and white; (1, 0) for white lines on black.
         replace_faulty: a network's faulty sketch is replaced by "lines", in part where that is
-            enough.
+            enough; otherwise a person has to look at it. White on black is always inverted.
     """
 
     method: str = "lines"
@@ -337,7 +337,7 @@ class CaptionSettings:
         samples: captions and answers drawn by chance, besides the likeliest.
         top_p: drawn is from the likeliest words that have this probability together.
         beams: that the likeliest caption is searched with.
-        most_words: length of an answer or caption in BLIP-2's own tokens.
+        max_new_tokens: length of a caption or an answer, in BLIP-2's own tokens.
         itm: folder of a network that tells how well a text fits a picture, such as a copy of
             Salesforce/blip2-itm-vit-g or Salesforce/blip-itm-base-coco; empty: the likeliest
             caption is taken.
@@ -371,7 +371,7 @@ class CaptionSettings:
     samples: int = 5
     top_p: float = 0.9
     beams: int = 5
-    most_words: int = 40
+    max_new_tokens: int = 40
     itm: str = ""
     min_itm: float = 0.5
     review_unfiltered: bool = True
@@ -539,7 +539,7 @@ _RANGES: dict[str, tuple[float, float]] = {  # lowest and highest allowed value
     "caption.samples": (0, 100),
     "caption.top_p": (0.01, 1),
     "caption.beams": (1, 50),
-    "caption.most_words": (8, 200),
+    "caption.max_new_tokens": (8, 200),
     "caption.min_itm": (0, 1),
     "caption.tag_threshold": (0, 1),
     "caption.character_threshold": (0, 2),

@@ -16,7 +16,7 @@ from .looks import Look, Small, tiles
 
 CHANGED = 12.0  # levels; a tile that changes by more shows something else
 MOST = 0.5  # of the tiles show something else after a cut or a dissolve
-FEWER = 0.2  # do after a cut before one background, if all stands still around it
+FEWER = 0.1  # do after a cut before one background, if all stands still around it
 QUIET = 5  # frames around such a cut; movements on twos and threes have others within them
 SAME = 0.3  # of the tiles at most do when a flash is over; characters may have moved
 
@@ -24,9 +24,10 @@ APART = 3  # frames before and after, between which a dissolve is even
 MIXED = 0.25  # of the change is what a dissolve may be off its even course; motion is off by half
 SLIGHT = 1.0  # levels of change over 2 * APART frames; less is noise
 RUN = 4  # even frames in a row make a dissolve
-EDGE = 2  # frames at its ends that cannot be told, left out with it
+EDGE = APART  # frames at its ends that cannot be told, left out with it
 
-STEADY = 0.5  # what is left of a change once a camera's move is taken out, if it is no cut
+STEADY = 0.6  # what is left of a change once a camera's move is taken out, if it is no cut
+FAR = 1 / 12  # of the width or height that a camera moves in one step; a farther one is a cut
 FLASH = 1 / 3  # seconds a flash lasts at most
 
 
@@ -151,7 +152,7 @@ def is_move(before: Small, after: Small) -> bool:
     (right, down), _ = cv2.phaseCorrelate(a, b)
     height, width = before.shape
     x, y = round(abs(right)), round(abs(down))
-    if 4 * x > width or 4 * y > height:  # too far for one frame; what is left says little
+    if x > FAR * width or y > FAR * height:
         return False
     shift = np.array([[1, 0, right], [0, 1, down]], np.float32)
     moved = cv2.warpAffine(a, shift, (width, height), borderMode=cv2.BORDER_REPLICATE)
