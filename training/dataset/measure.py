@@ -3,7 +3,7 @@
 A threshold that is changed costs nothing then. What is kept of a picture:
 
     quality            the figures below, as JSON, rounded to six digits
-    quality-corners    where the edges in its corners are, one bit each
+    quality-corners    where the edges in its corners are, in bits
     quality-thumbnail  a grey copy of 64 x 36
 """
 
@@ -198,8 +198,8 @@ _TAKEN = (
 
 
 def unpack_corners(packed: bytes) -> Mask:
-    """Reads the feature "quality-corners", [2, 2, *CORNER]."""
-    shape = (2, 2, *CORNER)
+    """Reads the feature "quality-corners", see `overlays.corners_of`."""
+    shape = (2, 2, 2, *CORNER)
     bits = np.unpackbits(np.frombuffer(packed, np.uint8), count=math.prod(shape))
     return bits.reshape(shape).astype(bool)
 

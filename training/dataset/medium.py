@@ -163,21 +163,20 @@ def _even(lab: Floats) -> Mask:
 def _even_edges(grey: Floats, texture: Floats) -> float:
     steep = _steepness(grey)
     places = (steep >= 10) & (steep >= _largest(steep))
-    down, right = np.gradient(grey)
+    down, right = _gradient(grey)
     return _even_beside(places, down, right, texture, 4, 2.0)
 
 
 def _outlines(grey: Floats, texture: Floats) -> float:
     """Dark lines are where the second derivative across is large (the Hessian's eigenvalue)."""
     smooth = _smoothed(grey)
-    down, right = np.gradient(smooth)
-    (yy, yx), (_, xx) = np.gradient(down), np.gradient(right)
+    down, right = _gradient(smooth)
+    (yy, yx), (_, xx) = _gradient(down), _gradient(right)
     half = (xx - yy) / 2
     root = np.hypot(half, yx)
     curvature, angle = (xx + yy) / 2 + root, np.arctan2(yx, half) / 2
     places = (curvature > 2) & (curvature >= _largest(curvature))
-    across = np.asarray(np.sin(angle)), np.asarray(np.cos(angle))
-    return _even_beside(places, *across, texture, 5, 3.0)
+    return _even_beside(places, np.sin(angle), np.cos(angle), texture, 5, 3.0)
 
 
 def _even_beside(
@@ -199,8 +198,14 @@ def _even_beside(
     return float((most < limit).mean())
 
 
+def _gradient(values: Floats) -> tuple[Floats, Floats]:
+    """How much values grow downwards and to the right."""
+    down, right = (np.gradient(values, axis=axis) for axis in (0, 1))
+    return np.asarray(down, np.float32), np.asarray(right, np.float32)
+
+
 def _steepness(grey: Floats) -> Floats:
-    down, right = np.gradient(grey)
+    down, right = _gradient(grey)
     return np.hypot(down, right)
 
 

@@ -5,7 +5,8 @@ together do. What stands at one place in most shots is a mark, with or without l
 the middle that is not there all the time is a subtitle; text that fills the picture, or stands on
 nothing, is a title or credits. Any other text belongs to the drawing.
 
-Shapes: a two halves up and down, b two halves sideways, y and x a corner, s shots.
+Shapes: k two kinds of edges, steep downwards and sideways, a two halves up and down, b two halves
+sideways, y and x a corner.
 """
 
 from __future__ import annotations
@@ -31,9 +32,10 @@ SHOTS = 5
 
 _SURE = 0.6  # of a reading; what is read into leaves and railings is less sure
 _STEEP = 8  # grey values a pixel; half transparent marks have 20 and more
-_STAYS = 0.6  # part of the shots in which a mark's edge is seen; others hide it now and then
-_ABOVE = 0.35  # more than edges are common in this corner, so that foliage is no mark
+_STAYS = 0.75  # part of the shots in which a mark's edge is seen; others hide it now and then
+_CHANCE = 5.0  # standard deviations above what is common in this corner, so that leaves are no mark
 _LEAST = 12  # pixels of a mark's edges
+_FILLED = 0.1  # least part of the mark's box that its edges fill
 _SEEN = 0.5  # part of a mark's edges that a picture with it shows
 _SAME = 2.5  # grey values of a 4 x 4 field of THUMBNAIL; a smile changes 4, a coded hold 0.1
 
@@ -47,7 +49,7 @@ class Seen:
         shot: pictures of one shot have the same.
         boxes: the text in it.
         content: see `medium.Medium.content`.
-        corners: [a, b, y, x], where its edges are.
+        corners: [k, a, b, y, x], where its edges are.
         thumbnail: [36, 64], grey.
     """
 
@@ -83,14 +85,15 @@ class Overlays:
 
 
 def corners_of(grey: Pixels) -> Mask:
-    """Maps where the edges in a picture's [h, w] corners are, [a, b, y, x]."""
+    """Maps where the edges in a picture's [h, w] corners are, [k, a, b, y, x]."""
     rows, columns = CORNER
     size = columns * 4, rows * 4
     small = np.array(Image.fromarray(grey).resize(size, Image.Resampling.BOX), np.float32)
     down, right = np.gradient(small)
-    steep = np.hypot(down, right) > _STEEP
-    above, below = steep[:rows], steep[-rows:]
-    return np.stack([[half[:, :columns], half[:, -columns:]] for half in (above, below)])
+    steep, falls = np.hypot(down, right) > _STEEP, np.abs(down) > np.abs(right)
+    kinds = np.stack([steep & falls, steep & ~falls])  # [k, 216, 384]
+    halves = np.stack([kinds[:, :rows], kinds[:, -rows:]], axis=1)  # [k, a, y, 384]
+    return np.stack([halves[..., :columns], halves[..., -columns:]], axis=2)
 
 
 def thumbnail_of(grey: Pixels) -> Pixels:
@@ -195,29 +198,30 @@ def _lasting_marks(pictures: Sequence[Seen]) -> dict[str, dict[str, float]]:
         return shown
     often = np.mean(
         [np.mean([p.corners for p in shot], axis=0) for shot in by_shot.values()], axis=0
-    )  # [a, b, y, x]
+    )  # [k, a, b, y, x]
     for a, b in np.ndindex(2, 2):
-        mark = _mark(often[a, b])
+        mark = _mark(often[:, a, b], len(by_shot))
         if mark is None:
             continue
-        ids = {p.id for p in pictures if p.corners[a, b][mark].mean() >= _SEEN}
+        ids = {p.id for p in pictures if p.corners[:, a, b][mark].mean() >= _SEEN}
         share = sum(any(p.id in ids for p in shot) for shot in by_shot.values()) / len(by_shot)
         for picture in ids:
             shown[picture][_CORNERS[a][b]] = share
     return shown
 
 
-def _mark(often: NDArray[np.float64]) -> Mask | None:
-    """Edges [y, x] that stay in a corner, unless they are few, or all over it."""
-    stays = (often >= _STAYS) & (often >= often.mean() + _ABOVE)
-    y, x = np.nonzero(stays)
+def _mark(often: NDArray[np.float64], shots: int) -> Mask | None:
+    """Edges [k, y, x] that stay in a corner, unless they are few, or scattered."""
+    common = often.mean((1, 2), keepdims=True)
+    chance = common + _CHANCE * np.sqrt(common * (1 - common) / shots)
+    stays = often >= np.clip(chance, _STAYS, 1)
+    _, y, x = np.nonzero(stays)
     if len(y) < _LEAST:
         return None
-    # The outermost tenth may be chance; a mark is compact.
+    # The outermost tenth may be chance.
     (top, bottom), (left, right) = np.percentile(y, (10, 90)), np.percentile(x, (10, 90))
-    if (bottom - top) * (right - left) > 0.5 * often.size:
-        return None
-    return stays
+    box = (bottom - top + 1) * (right - left + 1)
+    return stays if len(y) >= _FILLED * box and box <= stays[0].size / 2 else None
 
 
 def _with_clean(picture: Seen, found: Mapping[str, Overlays], pictures: Sequence[Seen]) -> Overlays:

@@ -191,17 +191,23 @@ def _widths(grey: Floats, dy: int, dx: int) -> Floats:
 
 def _candidates(grey: Floats, padded: Floats, rim: int, dy: int, dx: int) -> NDArray[np.intp]:
     """Places in the padded picture where the step in a direction is steepest; every n-th."""
-    flat, step, columns = padded.ravel(), dy * padded.shape[1] + dx, padded.shape[1]
-    y, x = np.mgrid[rim : rim + grey.shape[0], rim : rim + grey.shape[1]]
-    places = (y * columns + x).ravel()
-    here = np.abs(flat[places + step] - flat[places])
-    before = np.abs(flat[places] - flat[places - step])
-    after = np.abs(flat[places + 2 * step] - flat[places + step])
+    height, width = grey.shape
+
+    def step(number: int) -> Floats:
+        """Heights of the steps that lie `number` steps further."""
+        y, x = rim + number * dy, rim + number * dx
+        from_, to = padded[y : y + height, x : x + width], padded[y + dy :, x + dx :]
+        return np.abs(to[:height, :width] - from_)
+
+    here = step(0)
+    steepest = (here >= step(-1)) & (here > step(1)) & (here > 2 * _SLOPE)
+    y, x = np.nonzero(steepest)
+    flat, columns = padded.ravel(), padded.shape[1]
+    places, heights = (y + rim) * columns + x + rim, here[y, x]
     # An edge belongs to the direction that it is crossed in most nearly at a right angle.
-    other = dx * columns - dy
-    aside = np.abs(flat[places + other] - flat[places])
-    steepest = (here >= before) & (here > after) & (here > 2 * _SLOPE) & (here > 2 * aside)
-    chosen = places[steepest]
+    ends, aside = (places, places + dy * columns + dx), dx * columns - dy
+    along = [np.abs(flat[end + way] - flat[end]) for end in ends for way in (aside, -aside)]
+    chosen = places[2 * heights > np.add.reduce(along)]
     return chosen[:: max(1, -(-len(chosen) // _EDGES))]
 
 
