@@ -33,8 +33,8 @@ def run(work: Work) -> Counter[str]:
         if not decisions and id not in verdicts.drops:
             decisions = _undecided(work.config.review.require, flagged=id in verdicts.flags)
         outcome = Outcome(decisions, texts=_texts(state))
-        if id in verdicts.drops and not state.last:  # other stages have said all of it
-            if id in done:
+        if id in verdicts.drops and not decisions and not outcome.texts:
+            if id in done:  # the stages that dropped it have said all that there is to say
                 work.ledger.forget(id, STAGE)
             continue
         wanted = digest(work.config.review, asdict(outcome))

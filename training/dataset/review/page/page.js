@@ -303,7 +303,9 @@ function tell(text, bad = false) {
 }
 
 document.addEventListener("keydown", (event) => {
-  if (dialogs.anyOpen() || event.target.closest("input, textarea, select")) return;
+  // The field of a dialog that has just been closed has the focus for a moment longer.
+  const field = event.target.closest("input, textarea, select");
+  if (dialogs.anyOpen() || field?.checkVisibility()) return;
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
   const shift = event.shiftKey && /^[a-z]$|^Arrow/.test(key) ? "Shift+" : "";
   const command = BY_KEY.get((event.ctrlKey || event.metaKey ? "Ctrl+" : "") + shift + key);
