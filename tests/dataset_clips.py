@@ -80,7 +80,7 @@ def pan(place: str, count: int, step: int) -> list[np.ndarray]:
 
 
 def whole_script() -> Script:
-    """12 cuts, a dissolve, a fade through black; a flash, a pan, a walk, an expression."""
+    """13 cuts, a dissolve, a fade through black; a flash, a pan, a walk, an expression."""
     s = Script()
     s.cut().hold(drawing("meadow", "sylvie_green_normal"), 20)
     s.hold(drawing("meadow", "sylvie_green_smile"), 20)  # an expression
@@ -104,7 +104,7 @@ def whole_script() -> Script:
     s.hold(drawing("uni"), 10)
     s.cut().hold(drawing("club"), 10).move([black + 255] * 2).hold(drawing("club"), 10)  # a flash
     s.cut().hold(drawing("concert1"), 9)
-    s.hold(drawing("concert2"), 9)  # the same shot, relit
+    s.cut().hold(drawing("concert2"), 9)  # the same picture, relit
     s.cut().hold(drawing("lecturehall"), 7)
     s.cut().move([drawing("meadow", "sylvie_blue_giggle")] * 4)  # too short
     return s.cut().hold(drawing("uni", "sylvie_blue_giggle"), 10)

@@ -21,6 +21,7 @@ Small = NDArray[np.uint8]
 """[h, WIDTH] grey, as coded."""
 
 WIDTH = 256  # enough for a mouth that moves; PySceneDetect works at this size by default, too
+ENOUGH = 540  # rows that the small picture is made from; of taller frames rows are left out
 TILE = 8  # pixels of the small picture; a mouth fills one
 WOVEN = 2  # combed frames in a row in a telecined film
 BLANK = 3.0  # levels of deviation in the small picture; less is one colour
@@ -103,7 +104,7 @@ def looks(
             lost=shown.lost,
             grey=grey,
             colour=colour,
-            blank=float(grey.std()) < BLANK,
+            blank=_deviation(grey) < BLANK,
             combed=combed,
         )
 
@@ -136,17 +137,24 @@ def sharpness(frame: VideoFrame, crop: Crop) -> float:
     return cv2.norm(edges, cv2.NORM_L1) / plane.size / 2 ** (depth(frame) - 8)
 
 
+def _deviation(grey: Small) -> float:
+    import cv2
+
+    return float(cv2.meanStdDev(grey)[1][0, 0])
+
+
 def _small(frame: VideoFrame, crop: Crop) -> tuple[Small, Small]:
     import cv2
 
     left, top, right, bottom = crop
     planes, shift = planes_of(frame), depth(frame) - 8
+    step = max(1, (bottom - top) // ENOUGH)
     height, width = planes[0].shape
     size = WIDTH, max(TILE, round(WIDTH * (bottom - top) / (right - left)))
     parts: list[Small] = []
     for plane in planes:
         part = plane[
-            top * plane.shape[0] // height : bottom * plane.shape[0] // height,
+            top * plane.shape[0] // height : bottom * plane.shape[0] // height : step,
             left * plane.shape[1] // width : right * plane.shape[1] // width,
         ]
         shrunk: Any = cv2.resize(part, size, interpolation=cv2.INTER_AREA)

@@ -15,6 +15,7 @@ from .looks import luma8, tiles
 
 SHORT = 120.0  # seconds; a film that is no longer is looked at from end to end
 PLACES = 48  # in a longer one
+FEW = 12  # places that a seek leads to are too few to know a film by
 BURST = 8  # frames at each place: more than telecine's pattern of five
 MOVED = 4.0  # levels in the tile that changed most; what stands still is never combed
 INTERLACED = 0.75  # of the frames that move; telecine combs two in five
@@ -60,11 +61,16 @@ def survey(film: Film) -> Survey:
 
 
 def _bursts(film: Film) -> Iterator[Iterable[Shown]]:
-    if not film.seconds or film.seconds <= SHORT:
+    """Frames from places all over a film; all of it, if it is short or has few keyframes."""
+    places: set[int] = set()
+    if film.seconds > SHORT:
+        for place in range(PLACES):
+            burst = list(film.burst(film.seconds * (place + 0.5) / PLACES, BURST))
+            if burst and (burst[0].frame.pts or 0) not in places:
+                places.add(burst[0].frame.pts or 0)
+                yield burst
+    if len(places) < FEW:
         yield film.frames()
-        return
-    for place in range(PLACES):
-        yield film.burst(film.seconds * (place + 0.5) / PLACES, BURST)
 
 
 def _look_at(film: Film, frames: Iterable[Shown], box: Letterbox, counts: list[int]) -> None:

@@ -91,7 +91,8 @@ def roll_off(light: Light, peak: float) -> Light:
     """
     if peak <= SDR_WHITE:
         return light
-    most = light.max(axis=-1, keepdims=True)
+    # numpy's own maximum over an axis of three takes ten times as long
+    most = np.maximum(np.maximum(light[..., :1], light[..., 1:2]), light[..., 2:])
     top, white = nits_to_pq(np.array([peak, SDR_WHITE], np.float32)).tolist()
     limit = white / top
     knee = 1.5 * limit - 0.5
