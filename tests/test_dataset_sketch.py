@@ -142,7 +142,9 @@ def test_lines_are_dark_on_white_paper(tmp_path: Path, method: str) -> None:
         assert 0.03 < (drawn < 60).mean() < 0.2
         assert {d.verdict for d in decisions(work).values()} == {"keep"}
         form = work.ledger.forms("sketch")["p0"]
-        assert form.details == {"method": method, "sketched_at": [270, 480]}
+        assert form.details == {
+            "method": method, "sketched_at": [270, 480], "line_width": 1.0, "detail": 0.5,
+        }  # fmt: skip
 
 
 def test_the_stage_is_run_again_when_something_changed(tmp_path: Path, weights: str) -> None:
@@ -307,7 +309,7 @@ def test_tiles_of_any_network_are_joined_and_their_seams_measured(tmp_path: Path
         (drawn,) = run_on(work, colour)
         details = work.ledger.forms("sketch")["p0"].details
     light = (colour.astype(np.float32) / 255 * 2 - 1).mean(2)
-    steep = sum(np.abs(np.gradient(light, axis=axis)) for axis in (0, 1))
+    steep = np.abs(np.gradient(light, axis=0)) + np.abs(np.gradient(light, axis=1))
     expected = (1 - steep).clip(0, 1) * 255
     assert np.abs(drawn - expected)[1:-1, 1:-1].max() < 0.51
     assert details["tile"] == 256
@@ -419,11 +421,13 @@ def test_faulty_sketches_are_replaced(tmp_path: Path, how: str, faulty: dict[str
     with open_work(tmp_path, sketch={"method": "anime2sketch"}) as work:
         (drawn,) = run_on(work, colour)
         decision = decisions(work)[how.rstrip("248")]
+        replaced = work.ledger.forms("sketch")["p0"].details["replaced"]
     assert decision.verdict == "keep"
     assert "replaced by lines" in decision.reason
     assert decision.score is not None
     assert decision.threshold is not None
     share = decision.details["replaced"]
+    assert share == replaced
     assert share == 1 if how in ("empty", "wash") else 0.2 < share < 0.5
     # What was planted into lines is lines again, and the rest was left alone.
     planted, left = (np.abs(x.astype(int) - good()).mean() for x in (faulty["drawing"], drawn))

@@ -8,7 +8,7 @@ replacement is no better, or is not wanted.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -69,13 +69,18 @@ class SketchStage:
         seen = resized(colour, sketched_size(*size, settings))
         drawing = draw(seen)
         details = _details(settings, drawing, weights)
-        networked = settings.method in ("anime2sketch", "onnx")
-        check = _check_network if networked else _check_lines
-        drawing, decisions = check(seen, drawing, lines, settings)
+        if settings.method in _OWN:  # they fail in one way: there is nothing to draw
+            decisions = [_decision(find_emptiness(view(seen, drawing)))]
+        else:
+            drawing, decisions = _examined(seen, drawing, lines, settings)
+            details |= {key: value for d in decisions for key, value in d.details.items()}
         if not (settings.keep_large and drawing.shape[0] > size[0]):
             drawing = resized(drawing, size)
         form = work.write(picture, "sketch", drawing, **details)
         return Outcome(decisions, forms={"sketch": form})
+
+
+_OWN = ("lines", "ink")
 
 
 def run(work: Work) -> Counter[str]:
@@ -103,22 +108,15 @@ def resized(pixels: Pixels, size: tuple[int, int]) -> Pixels:
     return np.array(Image.fromarray(pixels).resize((size[1], size[0]), how))
 
 
-def _check_lines(
+def _examined(
     colour: Pixels, drawing: Pixels, lines: Sketcher, settings: SketchSettings
 ) -> tuple[Pixels, list[Decision]]:
-    """Lines and ink fail in one way: there is nothing to draw."""
-    return drawing, [_decision(find_emptiness(view(colour, drawing)))]
-
-
-def _check_network(
-    colour: Pixels, drawing: Pixels, lines: Sketcher, settings: SketchSettings
-) -> tuple[Pixels, list[Decision]]:
+    """Mends a network's sketch [h, w] of a picture [h, w, 3], and says what was found."""
     seen = view(colour, drawing)
     polarity = is_inverted(seen)
     if polarity.faulty:
         drawing, seen = 255 - drawing, replace(seen, tones=1 - seen.tones)
-    reason = f"{polarity.reason}; it was inverted" if polarity.faulty else ""
-    decisions = [Decision("polarity", "keep", reason, polarity.score, polarity.threshold)]
+    decisions = [_polarity(polarity)]
     findings = find_faults(colour, drawing, seen)
     if not (settings.replace_faulty and any(f.faulty for f in findings)):
         return drawing, decisions + [_decision(finding) for finding in findings]
@@ -130,6 +128,14 @@ def _check_network(
 def _decision(finding: Finding) -> Decision:
     verdict = "review" if finding.faulty else "keep"
     return Decision(finding.check, verdict, finding.reason, finding.score, finding.threshold)
+
+
+def _polarity(finding: Finding) -> Decision:
+    decision = replace(_decision(finding), verdict="keep")
+    if not finding.faulty:
+        return decision
+    reason = f"{finding.reason}; it was inverted"
+    return replace(decision, reason=reason, details={"inverted": True})
 
 
 def _replaced(finding: Finding, share: float, wrong: list[str]) -> Decision:
@@ -145,8 +151,10 @@ def _replaced(finding: Finding, share: float, wrong: list[str]) -> Decision:
     return replace(decision, verdict=verdict, reason=reason, details={"replaced": share})
 
 
-def _details(settings: SketchSettings, drawing: Pixels, weights: str) -> Mapping[str, Any]:
+def _details(settings: SketchSettings, drawing: Pixels, weights: str) -> dict[str, Any]:
     details: dict[str, Any] = {"method": settings.method, "sketched_at": list(drawing.shape)}
+    if settings.method in _OWN:
+        details |= {"line_width": settings.line_width, "detail": settings.detail}
     if weights:
         details["weights_sha256"] = weights
     if uses_tiles(settings):
