@@ -6,6 +6,9 @@ import os
 import subprocess
 import sys
 import tarfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import datasets
@@ -21,16 +24,17 @@ from animesketchnet_core.files import StorageError
 from training import train
 from training.config import from_mapping
 from training.data import Dataset
-from training.dataset import export, split
+from training.dataset import export, split, validate
 from training.dataset.config import LAYOUTS
 from training.dataset.export.folder import files_of, is_whole, read_checksums
 from training.dataset.export.webdataset import shards
 from training.dataset.images import PictureError, sha256_of
-from training.dataset.ledger import Decision, Outcome, Text
+from training.dataset.ledger import Decision, Ledger, Outcome, Text
 from training.dataset.split import SPLITS, splits_of
 from training.dataset.work import Work
 from training.settings import ConfigError, tomllib
 from training.sources import Pictures, read_source
+from training.workers import Workers
 
 EXTRAS = {"README.md", "provenance.jsonl", "checksums.sha256"}
 
@@ -271,7 +275,8 @@ def test_each_has_card_provenance_and_checksums(built, layout):
     assert card.data.license_name == RIGHTS["licence"]
     assert card.data.size_categories == ["n<1K"]
     for text in ("Studio Ghost", "Given by the holder.", "ab" * 32, "| train | 8 | 4 | 1 |",
-                 "12 different captions", "anime (12), lineart (12)", "girl (4)", "`by = \"shot\"`", "Seed 0."):  # fmt: skip
+                 "12 different captions", "anime (12), lineart (12)", "girl (4)",
+                 "`by = \"shot\"`", "Seed 0."):  # fmt: skip
         assert text in card.text
     for file in files_of(place):
         if not file.endswith((".png", ".tar", ".toml")):
@@ -493,3 +498,51 @@ def test_no_pictures_make_an_empty_export(tmp_path):
         exports = build(work)
     for layout in LAYOUTS:
         assert files_of(exports / layout) | {"checksums.sha256"} == EXTRAS
+
+
+def test_enlarged_sketches_take_their_colour_pictures_along(tmp_path):
+    with pairs(tmp_path, 4, sketch={"keep_large": True}) as work:
+        for picture in work.ledger.pictures():
+            large = Image.fromarray(sketch_of(picture.place)).resize((529, 433))
+            form = work.write(picture, "adjusted", np.array(large))
+            work.ledger.record(picture.id, "adjust", "2", Outcome(forms={"adjusted": form}))
+        build(work)
+    for path in tmp_path.glob("exports/trainer/*/*.png"):
+        assert opened(path).size == opened(path.parent / "colour" / path.name).size == (529, 433)
+
+
+class Rank(Workers):
+    """One of several processes, as a thread."""
+
+    def __init__(self, rank: int, barrier: threading.Barrier) -> None:
+        super().__init__("cpu")
+        self.rank, self.count = rank, barrier.parties
+        self._barrier = barrier
+
+    def wait(self) -> None:
+        self._barrier.wait(60)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_the_number_of_processes_changes_nothing(built, tmp_path, count):
+    exports, _ = built
+    with pairs(tmp_path / "set", export={"layouts": list(LAYOUTS)}) as work:
+        split.run(work)
+
+    def part(rank: int, barrier: threading.Barrier):
+        with Ledger(work.ledger.path) as ledger:
+            mine = replace(work, ledger=ledger, workers=Rank(rank, barrier))
+            return export.run(mine), validate.run(mine)
+
+    barrier = threading.Barrier(count)
+    with ThreadPoolExecutor(count) as pool:
+        told = list(pool.map(part, range(count), [barrier] * count))
+    assert [exported["keep"] for exported, _ in told] == [12] * count
+    assert len({str(sorted(validated.items())) for _, validated in told}) == 1
+    for layout in LAYOUTS:
+        one, other = (
+            read_checksums(place / layout) for place in (exports, tmp_path / "set/exports")
+        )
+        assert {name: digest for name, digest in one.items() if not name.endswith(".toml")} == {
+            name: digest for name, digest in other.items() if not name.endswith(".toml")
+        }
