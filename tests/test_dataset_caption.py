@@ -8,7 +8,8 @@ from dataset_work import add_picture, open_work
 
 from animesketchnet_core.prompt_keywords import KEYWORDS
 from training.dataset import caption
-from training.dataset.caption import Author, CaptionStage
+from training.dataset.caption import CaptionStage
+from training.dataset.caption_author import Author
 from training.dataset.caption_check import check_captions
 from training.dataset.clip_tokens import estimate_tokens, token_counter
 from training.dataset.config import CaptionSettings
@@ -137,7 +138,7 @@ class TestStage:
         write_tagger(tmp_path / "t")
         given = {
             "writer": "blip2", "blip2": str(tmp_path / "b"), "itm": str(tmp_path / "i"),
-            "tagger": str(tmp_path / "t"), "samples": 2, "most_words": 10, "beams": 2,
+            "tagger": str(tmp_path / "t"), "samples": 2, "max_new_tokens": 10, "beams": 2,
         }  # fmt: skip
         told = []
         for order in ((0, 1, 2), (2, 0, 1)):
@@ -169,7 +170,7 @@ class TestStage:
         write_blip2(tmp_path / "b")
         given = {
             "writer": "blip2", "blip2": str(tmp_path / "b"), "samples": 0, "beams": 1,
-            "questions": [], "most_words": 8,
+            "questions": [], "max_new_tokens": 8,
         }  # fmt: skip
         with open_work(tmp_path / "w", caption=given) as work:
             add_picture(work, "p1", pixels())
@@ -177,6 +178,24 @@ class TestStage:
             assert verdicts(work, "p1") == {"itm": "review"}  # nobody has compared it
             monkeypatch.setattr(caption, "open_captioner", None)
             assert caption.run(work) == {}
+
+    def test_other_keywords_do_not_cost_another_look(self, tmp_path, monkeypatch):
+        given = {"writer": "sidecar", "tagger": str(tmp_path / "t")}
+        write_tagger(tmp_path / "t")
+        with open_work(tmp_path / "w", caption=given) as work:
+            add_picture(work, "p1", pixels(), caption="a boy, ink")
+            add_picture(work, "p2", pixels(1), 1, caption="red")
+            assert caption.run(work) == {"keep": 1, "review": 1}
+            first = texts(work, "caption_color"), verdicts(work, "p1")
+        looks = []
+        monkeypatch.setattr(Author, "_written", lambda *_: looks.append(1))
+        other = {**given, "keywords": "ink", "place": "end"}
+        with open_work(tmp_path / "w", caption=other) as work:
+            assert caption.run(work) == {"keep": 1, "review": 1}
+            assert looks == []
+            assert texts(work, "caption_sketch")["p1"].endswith(", ink")
+            assert texts(work, "caption_color")["p1"] == first[0]["p1"].replace(", ink", "")
+            assert verdicts(work, "p1") == first[1]
 
     def test_a_missing_network_is_told_and_noted(self, tmp_path):
         with open_work(tmp_path, caption={"writer": "blip2", "blip2": "nowhere"}) as work:
@@ -225,7 +244,7 @@ def written(says, matched=True, tagged=False, **more):
         settings, Template(settings, []), says, says if matched else None,  # type: ignore[arg-type]
         says if tagged else None, estimate_tokens, False,
     )  # fmt: skip
-    outcome = author.outcome(picture(), pixels())
+    outcome = author.outcome(picture(), author.draft(picture(), pixels()), "")
     found = {decision.check: decision for decision in outcome.decisions}
     return outcome.texts["caption_color"], outcome.texts["caption_sketch"].text, found
 
@@ -341,7 +360,10 @@ def test_details_can_be_read_back(tmp_path):
         caption.run(work)
         details = work.ledger.texts("caption_color")["p1"].details
         assert json.loads(json.dumps(details)) == {
-            "writer": "sidecar", "candidates": [["a girl", None]],
-        }  # fmt: skip
+            "writer": "sidecar",
+            "candidates": [["a girl", None]],
+            "draft": "a girl",
+            "origin": details["origin"],
+        }
         tokens = token_counter()[0](f"{KEYWORDS}, a girl")
         assert work.ledger.texts("caption_sketch")["p1"].details["tokens"] == tokens

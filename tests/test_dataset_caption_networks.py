@@ -57,7 +57,7 @@ def folders(tmp_path_factory):
 
 
 def settings(folder, **more):
-    return CaptionSettings(blip2=str(folder), **{"samples": 4, "most_words": 10, **more})
+    return CaptionSettings(blip2=str(folder), **{"samples": 4, "max_new_tokens": 10, **more})
 
 
 def picture(seed=0):

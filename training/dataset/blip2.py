@@ -127,7 +127,7 @@ class Captioner:
     @torch.no_grad()
     def _generate(self, inputs: Any, prompt: str, **options: Any) -> list[str]:
         ids = self._model.generate(
-            **inputs, **options, max_new_tokens=self._settings.most_words,
+            **inputs, **options, max_new_tokens=self._settings.max_new_tokens,
             min_new_tokens=LEAST_TOKENS if prompt == self._settings.prompt else 1,
             repetition_penalty=REPETITION_PENALTY, length_penalty=1.0,
             suppress_tokens=self._silent,

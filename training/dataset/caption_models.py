@@ -123,12 +123,19 @@ def dtype_for(precision: str, device: torch.device) -> torch.dtype:
 
 
 def weights_in(folder: Path) -> int:
-    """Counts the numbers in a folder's safetensors files, from their headers alone."""
+    """Counts the numbers in a folder's safetensors files, from their headers alone.
+
+    Returns:
+        0 for files that cannot be read; loading them says why.
+    """
     count = 0
-    for file in sorted(folder.glob("*.safetensors")):
-        with safe_open(file, framework="pt") as opened:
-            keys = opened.keys()
-            count += sum(math.prod(opened.get_slice(key).get_shape()) for key in keys)
+    try:
+        for file in sorted(folder.glob("*.safetensors")):
+            with safe_open(file, framework="pt") as opened:
+                keys = opened.keys()
+                count += sum(math.prod(opened.get_slice(key).get_shape()) for key in keys)
+    except (SafetensorError, OSError):
+        return 0
     return count
 
 
@@ -140,10 +147,7 @@ def check_memory(folder: Path, setting: str, dtype: torch.dtype, device: torch.d
     """
     if device.type != "cuda":
         return
-    try:
-        needed = weights_in(folder) * dtype.itemsize
-    except (SafetensorError, OSError):
-        return  # loading says what is wrong with the file
+    needed = weights_in(folder) * dtype.itemsize
     free, _ = torch.cuda.mem_get_info(device)
     if needed > free:
         raise ModelError(

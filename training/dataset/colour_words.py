@@ -101,6 +101,14 @@ SUFFIXES = word_set("""
 """)
 _ADJOINED = SUFFIXES - {"theme", "scheme", "palette", "tone", "tones", "shade", "shades"}
 
+# Of a colour: "shades of blue".
+QUANTITIES = word_set("""
+    shade shades hue hues tone tones tint tints splash splashes touch hint mix mixture color colour
+    colors colours palette gradient blend combination variety full lots bits
+""")
+_TAGS = word_set("orange aqua indigo scarlet khaki gold silver lilac")  # colours, if alone
+PAINTED = word_set("wearing wears wore painted dyed turning turned colored coloured glowing")
+
 DETERMINERS = word_set("""
     a an the his her their its my your our this that these those some one two three four five six
     many several another each both there he she it they who someone no any
@@ -110,16 +118,16 @@ PREPOSITIONS = word_set("""
     around above below across along inside outside without during before after like as
 """)
 COPULAS = word_set("""
-    is are was were be being been looks look looked appears appear seems seem turns turn turned
+    is are was were be being been looks look looked appears appear seems seem turns turn
     becomes become became gets get got remains remain goes
 """)
-_VERBS = word_set("""
+VERBS = word_set("""
     has have had stands stand sits sit walks walk runs run holds hold wears wear smiles smile plays
     play lies lie sleeps sleep rides ride flies fly leans lean reads read eats eat does do can will
     stares stare dances dance jumps jump waves wave points point sings sing shines covers fills
 """)
 CONJUNCTIONS = word_set("and or & while but because where when whose which that who if then so")
-FUNCTION = DETERMINERS | PREPOSITIONS | COPULAS | _VERBS | CONJUNCTIONS
+FUNCTION = DETERMINERS | PREPOSITIONS | COPULAS | VERBS | CONJUNCTIONS
 # Nouns that end like participles.
 _NOUNS_IN_ING = word_set("""
     building buildings ceiling string wedding evening morning clothing painting swing ring rings
@@ -128,6 +136,7 @@ _NOUNS_IN_ING = word_set("""
     spring sling lighting frosting icing sibling duckling being blessing
 """)
 
+_JOINING = word_set(", and or & /")
 _TOKEN = re.compile(r"\w[\w'\u2019]*(?:-[\w'\u2019]+)*|[^\w\s]")
 
 
@@ -207,11 +216,15 @@ def _run_at(tokens: Sequence[str], place: int) -> Run | None:
     while end < len(tokens) and tokens[end].lower() in SUFFIXES:
         end += 1
     modifies = end < len(tokens) and is_content(tokens[end])
-    last = tokens[end - 1].lower()
-    alone = end - place == 1 and last in THINGS
-    if alone and (_is_kind(tokens, place) or not (modifies or _is_bare(tokens, place))):
+    if modifies or tokens[end - 1].lower() not in THINGS or _is_bare(tokens, place):
+        return Run(place, end, modifies)
+    # "a rose" and "a red rose" are flowers; "a red and rose" is not.
+    if all(word.lower() in THINGS | _JOINING for word in tokens[place:end]):
         return None
-    return Run(place, end, modifies)
+    flower = end - 1
+    if tokens[flower - 1].lower() in _JOINING:
+        return Run(place, end, modifies)
+    return Run(place, flower, True)
 
 
 def _colour_end(tokens: Sequence[str], place: int) -> int | None:
@@ -288,5 +301,11 @@ def _is_name(tokens: Sequence[str], place: int) -> bool:
 def _is_bare(tokens: Sequence[str], place: int) -> bool:
     """Whether a word stands where a thing would have an article: "is orange", "in gold"."""
     before = tokens[place - 1].lower() if place else ""
-    painted = ("wearing", "wears", "painted", "dyed", "turning", "colored", "coloured", "glowing")
-    return before in COPULAS or before in painted or before == "in"
+    of_quantity = before == "of" and place > 1 and tokens[place - 2].lower() in QUANTITIES
+    alone = _at(tokens, place - 1) in ("", ",") and _at(tokens, place + 1) in ("", ",")
+    is_tag = alone and tokens[place].lower() in _TAGS
+    return before in COPULAS or before in PAINTED or before == "in" or of_quantity or is_tag
+
+
+def _at(tokens: Sequence[str], place: int) -> str:
+    return tokens[place].lower() if 0 <= place < len(tokens) else ""

@@ -21,25 +21,25 @@ from . import colour_words as words
 from .colour_words import Run, find_run, is_content, is_participle, tokens_of, word_set
 
 MOST_TOKENS = 75  # of CLIP's 77, which begin and end the text
+_LONGEST_TOKEN = 20  # letters; spares counting what cannot fit
 
-_QUANTITIES = word_set(
-    "shade shades hue hues tone tones tint tints splash splashes touch hint mix mixture color "
-    "colour colors colours palette gradient blend combination variety full lots bits"
-)
 _DRESSED = word_set(
-    "dressed clad bathed decked lit painted dyed drenched rendered covered wearing wears wore "
-    "turning"
+    "dressed clad bathed decked lit painted dyed drenched rendered covered colored coloured"
 )
-_ADVERBS = word_set("very all mostly also now slightly partly not both entirely")
+_ADVERBS = word_set("very so too all mostly also now slightly partly not both entirely")
 _ADJECTIVES = word_set(
     "long short big small large tall little tiny huge lush soft curly wavy straight messy shiny "
     "beautiful pretty cute old new young round thin thick warm cold clean fluffy spiky flowing "
     "frilly sparkling glossy ruffled striped plain simple fancy elegant wide narrow"
 )
 _LEADING = word_set("and or & but is are was were")
-_TRAILING = words.CONJUNCTIONS | words.COPULAS | words.PREPOSITIONS - {"inside", "outside"} | {
-    "a", "an", "the", "very", "has", "have"
-}  # fmt: skip
+_TRAILING = (
+    words.CONJUNCTIONS
+    | words.COPULAS
+    | word_set(
+        "with of in on at by for from to into onto under over as like a an the very has have"
+    )
+)
 _NO_SPACE_BEFORE = ".,;:!?)]}%"
 _CLAUSE_ENDS = ".,;:!?()"
 # Vowels that sound like "you" or "won", and a silent h.
@@ -128,6 +128,8 @@ def fit(caption: str, count: Callable[[str], int], most: int = MOST_TOKENS) -> s
         count: tokens of the caption with whatever will be added to it.
         most: as many as are allowed.
     """
+    if len(caption) > most * _LONGEST_TOKEN:
+        caption = caption[: most * _LONGEST_TOKEN].rpartition(" ")[0]
     while caption and count(caption) > most:
         shorter = caption.rpartition(", ")[0] or caption.rpartition(" ")[0]
         caption = _tidy(shorter)
@@ -181,15 +183,21 @@ def _head(tokens: Sequence[str], run: Run) -> tuple[int, int]:
     while _before(tokens, start) in _ADVERBS:
         start -= 1
     before, after = _before(tokens, start), _at(tokens, end)
-    if after == "and" and is_participle(_at(tokens, end + 1)):  # "dressed in red and holding"
-        end += 1
+    if tokens[end - 1].lower() in ("color", "colour") and after == "of":  # "the color of the sea"
+        end = _noun_end(tokens, end + 1)
+    if after == "and" and is_participle(_at(tokens, end + 1)):  # "is blonde and holding"
+        return (start if before in words.COPULAS else _phrase(tokens, start)), end + 1
     if after in ("and", "&", ",") and _continues(tokens, before, end + 1):
         return start, end + 1
     if before in ("and", "or", "&"):  # "long and red": "long" stays
         return start - 1, end
     if before in words.COPULAS:
         return _predicate(tokens, start - 1, end)
-    return _phrase(tokens, start), end
+    begin = _phrase(tokens, start)
+    opens = begin == 0 or tokens[begin - 1] in _CLAUSE_ENDS
+    if opens and after in words.COPULAS and tokens[begin].lower() not in words.PREPOSITIONS:
+        return begin, _clause_end(tokens, end)  # "the colors are bright"
+    return begin, end
 
 
 def _continues(tokens: Sequence[str], before: str, place: int) -> bool:
@@ -205,6 +213,8 @@ def _predicate(tokens: Sequence[str], copula: int, end: int) -> tuple[int, int]:
     """All of "the sky is blue" goes; of "the dress is red with dots" the noun stays."""
     if _at(tokens, end) in words.PREPOSITIONS and _at(tokens, end) not in ("like", "as", "in"):
         return copula, end
+    if _at(tokens, end) in ("and", "but") and _at(tokens, end + 1) in words.COPULAS | words.VERBS:
+        return copula, end + 1  # "is blonde and has a hat"
     start = copula
     while start > 0 and tokens[start - 1] not in _CLAUSE_ENDS:
         start -= 1
@@ -215,11 +225,28 @@ def _predicate(tokens: Sequence[str], copula: int, end: int) -> tuple[int, int]:
     return start, end
 
 
+def _clause_end(tokens: Sequence[str], place: int) -> int:
+    while place < len(tokens) and tokens[place] not in _CLAUSE_ENDS:
+        if tokens[place].lower() in words.CONJUNCTIONS:
+            break
+        place += 1
+    return place
+
+
+def _noun_end(tokens: Sequence[str], place: int) -> int:
+    """Where a noun with its article ends."""
+    while _at(tokens, place) in words.DETERMINERS:
+        place += 1
+    while is_content(_at(tokens, place)):
+        place += 1
+    return place
+
+
 def _phrase(tokens: Sequence[str], start: int) -> int:
     """Where the phrase begins that colours end: "dressed in various shades of" blue."""
     if _before(tokens, start) in ("color", "colour"):
         start -= 1
-    if _before(tokens, start) == "of" and tokens[max(0, start - 2)].lower() in _QUANTITIES:
+    if _before(tokens, start) == "of" and tokens[max(0, start - 2)].lower() in words.QUANTITIES:
         start -= 2
         while _before(tokens, start) in ("various", "different", "many", "several", "bright"):
             start -= 1
@@ -227,7 +254,9 @@ def _phrase(tokens: Sequence[str], start: int) -> int:
         start -= 1
     if _before(tokens, start) in words.PREPOSITIONS:
         start -= 1
-    if _before(tokens, start) in _DRESSED:
+    if _before(tokens, start) == "all":  # "dressed all in black"
+        start -= 1
+    if _before(tokens, start) in _DRESSED | words.PAINTED:
         start -= 1
     return start
 
@@ -267,10 +296,12 @@ def _sounds_open(word: str) -> bool:
 
 
 def _joined(tokens: Sequence[str]) -> str:
-    text = ""
+    text, quoted, close = "", False, True
     for token in tokens:
-        close = token in _NO_SPACE_BEFORE or text.endswith(("(", "[", "{")) or not text
-        text += token if close else f" {token}"
+        ends = token in _NO_SPACE_BEFORE or (token == '"' and quoted)
+        text += token if close or ends else f" {token}"
+        quoted ^= token == '"'
+        close = token in "([{" or (token == '"' and quoted)
     return text
 
 
@@ -292,6 +323,8 @@ def _tidied(text: str) -> str:
         while kept and kept[-1].lower() in _TRAILING:
             kept.pop()
         piece = " ".join(kept)
-        if piece and piece.lower() not in (known.lower() for known in pieces):
+        if pieces and kept and kept[0].lower() in words.COPULAS:  # "her hair, [...], is long"
+            pieces[-1] += f" {piece}"
+        elif piece and piece.lower() not in (known.lower() for known in pieces):
             pieces.append(piece)
     return ", ".join(pieces)
