@@ -192,7 +192,7 @@ def test_the_page_is_whole_and_needs_nothing_from_elsewhere(finished: Work) -> N
     assert "23.976 frames/s, interlaced, crop [0, 92, 1280, 628]" in page
     assert not re.search(r"<script|<memory>|<girl>|http-equiv", page)
     assert "prefers-color-scheme: dark" in page
-    assert page.count("<svg") == page.count("</svg>") == 5  # funnel, shot, blur, held, ink
+    assert page.count("<svg") == page.count("</svg>") == 4  # funnel, shot, blur, ink
     for part in page.split("<svg")[1:]:
         ElementTree.fromstring("<svg" + part.split("</svg>")[0] + "</svg>")
     links = re.findall(r'(?:src|href)="(?!#)([^"]+)"', page)

@@ -54,7 +54,7 @@ _RECIPE = ("demo.py", "demo_scenes.py", "demo_script.py", "demo_timeline.py")
 _X264 = {
     "crf": "14",  # as on a disc: hardly a trace of the coding is seen
     "preset": "veryfast",
-    "threads": "2",  # the bytes depend on it, so it is not left to the machine
+    "threads": "1",  # with more, interlaced pictures come out different each time
 }
 _BT709 = 1  # in FFmpeg's lists of matrices, primaries and transfer curves alike
 
@@ -236,7 +236,10 @@ def _painted(film: Film, timeline: Timeline, bar: tqdm[Any]) -> Iterator[av.Vide
         picture = film.finish(run.drawing.paint())
         frame = av.VideoFrame.from_ndarray(np.asarray(picture), format="rgb24")
         frame = frame.reformat(
-            format="yuv420p", src_colorspace=Colorspace.ITU709, dst_colorspace=Colorspace.ITU709
+            format="yuv420p",
+            src_colorspace=Colorspace.ITU709,
+            dst_colorspace=Colorspace.ITU709,
+            threads=1,
         )
         for _ in range(run.drawing.frames):
             yield frame

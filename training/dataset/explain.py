@@ -109,14 +109,16 @@ def _fate(findings: Findings, picture: str, told: list[tuple[str, Decision]]) ->
 def _origin(findings: Findings, picture: Picture) -> list[str]:
     source = next((s for s in findings.sources if s.id == picture.source), None)
     details = dict(picture.provenance)
-    lines = [f"  source      {picture.source}  {source.path if source else 'is no longer listed'}"]
+    lines = [
+        f"  source        {picture.source}  {source.path if source else 'is no longer listed'}"
+    ]
     if source and "sha256" in source.details:
-        lines.append(f"  sha256      {source.details['sha256']}")
-    lines.append(f"  size        {picture.width} x {picture.height}")
+        lines.append(f"  sha256        {source.details['sha256']}")
+    lines.append(f"  size          {picture.width} x {picture.height}")
     if "seconds" in details:
         time = clock(float(details.pop("seconds")))
-        lines.append(f"  time        {time}, pts {details.pop('pts', picture.place)}")
-    lines += [f"  {name:11} {_value(value)}" for name, value in details.items()]
+        lines.append(f"  time          {time}, pts {details.pop('pts', picture.place)}")
+    lines += [f"  {name:12} {_value(value)}" for name, value in details.items()]
     return lines
 
 
@@ -154,9 +156,9 @@ def _check(stage: str, decision: Decision) -> str:
 def _forms(forms: Mapping[str, Form]) -> list[str]:
     lines = []
     for name, form in forms.items():
-        lines.append(f"  {name:11} {form.path}  sha256 {form.sha256}")
+        lines.append(f"  {name:12} {form.path}  sha256 {form.sha256}")
         if form.details:
-            lines.append(f"  {'':11} {_value(form.details)}")
+            lines.append(f"  {'':12} {_value(form.details)}")
     return lines
 
 
@@ -180,7 +182,7 @@ def _part(findings: Findings, item: str) -> list[str]:
     source = next((s for s in findings.sources if s.id == item), None)
     lines = [f"{item}: a {source.kind}, {source.path}" if source else f"{item}: no picture"]
     if source:
-        lines += [f"  {name:11} {_value(value)}" for name, value in source.details.items()]
+        lines += [f"  {name:12} {_value(value)}" for name, value in source.details.items()]
     for stage in ORDER:
         found = [d for by, d in findings.decisions.get(item, []) if by == stage]
         if found:

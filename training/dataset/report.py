@@ -107,7 +107,7 @@ def _page(name: str, told: list[str], written: list[tuple[str, str, str]]) -> st
         *(f'<p class="warning">{_marked_up(text)}</p>' for text in told),
     ]
     shown = [entry for entry in written if entry[2]]
-    links = "".join(f'<a href="#{name}">{title}</a>' for name, title, _ in shown)
+    links = " ".join(f'<a href="#{name}">{title}</a>' for name, title, _ in shown)
     parts.append(f"<nav>{links}</nav>")
     parts += [f'<h2 id="{name}">{title}</h2>{content}' for name, title, content in shown]
     return "\n".join(parts) + "</html>\n"

@@ -57,7 +57,8 @@ def _share(findings: Findings, steps: Sequence[Step]) -> str:
     begun, left = PAPER
     return (
         f"<p><strong>{way}{many(taken, 'picture')} → {kept:,} kept{share}.</strong> "
-        f"For comparison, the paper: about {begun:,} frames → {left:,} kept ({left / begun:.0%}).</p>"
+        f"For comparison, the paper: about {begun:,} frames → {left:,} kept "
+        f"({left / begun:.0%}).</p>"
     )
 
 
@@ -135,7 +136,7 @@ def checks_section(work: Work, findings: Findings, steps: list[Step], sheets: Sh
             found.setdefault((stage, decision.check), []).append((item, decision))
     order = sorted(found, key=lambda key: (ORDER.index(key[0]) if key[0] in ORDER else 99, key[1]))
     pictures = {picture.id for picture in findings.pictures}
-    rows, details = [], []
+    rows, eventful, quiet = [], [], []
     for stage, check in order:
         cases = found[stage, check]
         verdicts = Counter(decision.verdict for _, decision in cases)
@@ -146,15 +147,21 @@ def checks_section(work: Work, findings: Findings, steps: list[Step], sheets: Sh
         rows.append(
             [stage, check, *(verdicts[v] for v in ("keep", "review", "drop", "failed")), span]
         )
+        title = html.escape(f"{stage}: {check}")
         if content := _check(cases, thresholds, pictures, sheets):
-            details.append(f"<h3>{html.escape(f'{stage}: {check}')}</h3>{content}")
+            objected = len(cases) > verdicts["keep"]
+            (eventful if objected else quiet).append(f"<h3>{title}</h3>{content}")
     if not rows:
         return ""
     head = ["stage", "check", "keep", "review", "drop", "failed", "threshold"]
+    folded = ""
+    if quiet:
+        summary = f"{many(len(quiet), 'check')} that had nothing to object"
+        folded = f"<details><summary>{summary}</summary>{''.join(quiet)}</details>"
     return (
         "<p>Every verdict comes from a check, which measures a score and compares it with a "
         "threshold of the settings (the dashed line). The nearest cases on both sides show whether "
-        "the threshold is where it should be.</p>" + table(head, rows) + "".join(details)
+        "the threshold is where it should be.</p>" + table(head, rows) + "".join(eventful) + folded
     )
 
 
@@ -163,7 +170,7 @@ def _check(
 ) -> str:
     parts = []
     scored = [(item, d, d.score) for item, d in cases if d.score is not None]
-    if thresholds and len(scored) > 1:
+    if thresholds and len(scored) > 2:
         values = {
             verdict: [score for _, d, score in scored if d.verdict == verdict]
             for verdict in ("keep", "review", "drop", "failed")
@@ -243,8 +250,9 @@ def captions_section(work: Work, findings: Findings, steps: list[Step], sheets: 
         rows = [[what, min(n), sorted(n)[len(n) // 2], max(n)]
                 for what, n in (("words", words), ("characters", letters))]  # fmt: skip
         parts.append(
-            f"<h3>{name}</h3><p>{len(texts):,} captions, {len(set(texts)):,} different texts; "
-            f"{len(kept) - len(texts):,} kept pictures have none.</p>"
+            f"<h3>{name}</h3><p>{many(len(texts), 'caption')}, "
+            f"{many(len(set(texts)), 'different text')}; "
+            f"{many(len(kept) - len(texts), 'kept picture')} without one.</p>"
             + table(["", "least", "median", "most"], rows)
             + (histogram({"captions": words}, "words") if len(set(words)) > 1 else "")
         )
