@@ -44,8 +44,7 @@ def fill(work: Work, count: int = 6, size: tuple[int, int] = (320, 180)) -> list
     for k, id in enumerate(ids):
         picture = Picture(
             id, "alpha" if k < count // 2 else "beta", k, *size,
-            {"film": f"/films/{'alpha' if k < count // 2 else 'beta'}.mkv",
-             "seconds": 61.5 + k, "shot": k // 3, "pts": 1000 * k},
+            {"seconds": 61.5 + k, "shot": k // 3, "frame": 1476 + 24 * k, "pts": 1000 * k},
         )  # fmt: skip
         work.ledger.record(id, "ingest", "x", Outcome(), [picture])
         sketch = work.write(picture, "sketch", _drawing(k, size)[..., 0])
@@ -61,6 +60,8 @@ def fill(work: Work, count: int = 6, size: tuple[int, int] = (320, 180)) -> list
     fine = Decision("text", "keep", "no text found", 0.0, 0.5)
     work.ledger.record(ids[2], "filter", "x", Outcome([doubt, fine]))
     alike = {"cluster": "c-1", "kind": "held frame", "of": ids[0]}
+    best = Decision("representative", "keep", "the best of 2", details={"cluster": "c-1"})
+    work.ledger.record(ids[0], "dedup", "x", Outcome([best]))
     dropped = Decision("likeness", "drop", f"like {ids[0]}", 2.0, 5.0, alike)
     work.ledger.record(ids[-1], "dedup", "x", Outcome([dropped]))
     return ids
@@ -136,7 +137,9 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from tests.dataset_review_pictures import work_in
-from training.dataset.review import serve
+from training.dataset.clip_tokens import estimate_tokens
+from training.dataset.review import faults, serve
+faults.token_counter = lambda: (estimate_tokens, False)  # CLIP's own takes seconds to load
 work = work_in(Path(sys.argv[1]))
 serve(work, int(sys.argv[2]), open_browser=False)
 """

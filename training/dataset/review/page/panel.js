@@ -1,7 +1,7 @@
 // What is known of the picture beside it: captions to edit, why it is here, where it is from.
 
 import { pictureUrl, post } from "./api.js";
-import { CAPTIONS, captionOf, clusterOf, isDropped } from "./store.js";
+import { CAPTIONS, captionOf, clusterOf, isDropped, store } from "./store.js";
 
 const PAUSE = 200; // milliseconds without a key until a caption is checked
 
@@ -180,16 +180,13 @@ function list(decisions) {
   return box;
 }
 
-const NAMED = ["film", "file", "seconds", "time", "shot", "pts"]; // first what people ask for
-
-function origin(provenance) {
-  const parts = NAMED.filter((key) => key in provenance).map((key) => {
-    const value = provenance[key];
-    if (key === "seconds") return clock(Number(value));
-    if (key === "film" || key === "file") return String(value).split(/[\\/]/).pop();
-    return `${key} ${value}`;
-  });
-  return parts.join(", ");
+/** The film or folder, and the place in it. */
+function origin({ file, seconds, shot, frame }) {
+  const told = [store.sources[picture.source], file];
+  if (seconds !== undefined) told.push(clock(Number(seconds)));
+  if (shot !== undefined) told.push(`shot ${shot}`);
+  if (frame !== undefined) told.push(`frame ${frame}`);
+  return told.filter(Boolean).join(", ");
 }
 
 function clock(seconds) {
