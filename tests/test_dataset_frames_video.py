@@ -16,7 +16,7 @@ from PIL import Image
 
 from training.dataset import frames
 from training.dataset.config import DatasetConfig
-from training.dataset.films import open_film
+from training.dataset.films import Film, open_film
 from training.dataset.images import to_grey
 from training.dataset.interlacing import is_combed
 from training.dataset.ledger import Ledger, Source
@@ -60,6 +60,23 @@ def test_bars_are_cut(tmp_path: Path, top: int, left: int) -> None:
     assert box == pytest.approx([left, top, SIZE[0] - left, SIZE[1] - top], abs=2)
     assert box[0] >= left
     assert box[1] >= top
+
+
+def test_long_films_are_surveyed_here_and_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = Script()
+    for place in ("meadow", "uni", "club", "lecturehall"):
+        script.cut().hold(boxed(drawing(place, "sylvie_blue_smile"), 44, 0), 24)
+    film = open_film(write_clip(tmp_path / "film.mp4", script.frames, keyframes=8))
+    whole = survey(film)
+    looked: list[int] = []
+    burst = Film.burst
+    monkeypatch.setattr(Film, "burst", lambda *a: looked.append(1) or burst(*a))
+    monkeypatch.setattr("training.dataset.survey.SHORT", 1.0)
+    monkeypatch.setattr("training.dataset.survey.FEW", 4)
+    assert survey(film).crop == whole.crop
+    assert len(looked) == 48
 
 
 def telecined(path: Path, pictures: list[np.ndarray]) -> Path:
