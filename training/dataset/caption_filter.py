@@ -4,8 +4,8 @@ A network with a head for image-text matching (ITM) says how probable it is that
 belongs to a picture. BLIP drops what is more likely not to match (section 3.3 there); here it is
 marked for review. Asked is with the colour picture and sentences without sketch keywords, since
 "lineart" does not match a colour picture. BLIP-2's network has 1.17 billion weights, 2.3 GB in
-bfloat16; BLIP's smaller one fits any machine. The probabilities are not the cosine similarities that
-the same networks give, and thresholds for one do not hold for the other.
+bfloat16; BLIP's is smaller. The probabilities are not the cosine similarities that the same
+networks give, and thresholds for one do not hold for the other.
 """
 
 from __future__ import annotations
