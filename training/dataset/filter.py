@@ -243,6 +243,18 @@ def _upscale(known: Known) -> float | None:
     return None if not share else 1 / share
 
 
+def _chroma(known: Known) -> float | None:
+    return known.figures.chroma if known.figures.lightest >= _DARK else None
+
+
+def _live_action(known: Known) -> float | None:
+    figures = known.figures
+    seen = figures.lightest >= _DARK and figures.content_mask().mean() >= _EMPTY
+    return known.filmed if seen or figures.classified is not None else None
+
+
+_DARK = 0.15  # grey value; below it colours and textures are lost
+_EMPTY = 0.05  # part of the picture; less shows no medium
 _TEXT = ("subtitle", "credits")
 _NO_TEXT = "no subtitle"
 _CHECKS: dict[str, _Check] = {
@@ -265,9 +277,13 @@ _CHECKS: dict[str, _Check] = {
     "empty": _Check(
         lambda k: float(k.figures.content_mask().mean()), "{score:.0%} has something in it"
     ),
-    "monochrome": _Check(lambda k: k.figures.chroma, "colours are {score:.3g} apart"),
+    "monochrome": _Check(_chroma, "colours are {score:.3g} apart", unknown="too dark to tell"),
     "line_art": _Check(lambda k: k.figures.line_art, "{score:.0%} is white paper around strokes"),
-    "live_action": _Check(lambda k: k.filmed, "{score:.0%} of a drawing's signs are missing"),
+    "live_action": _Check(
+        _live_action,
+        "{score:.0%} of a drawing's signs are missing",
+        unknown="too dark or empty to tell",
+    ),
     "subtitle": _Check(
         lambda k: k.overlays.subtitle or None, "a subtitle, {overlays}", unknown=_NO_TEXT
     ),

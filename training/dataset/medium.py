@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from .images import Pixels, to_grey
 from .sharpness import shrink
 
-Floats = NDArray[np.float32]
+Floats = NDArray[np.floating]
 Mask = NDArray[np.bool_]
 
 SIDE = 480
@@ -130,9 +130,11 @@ def _paper(grey: Floats) -> float:
     """Part of the picture that is white paper, less what is drawn in more than strokes."""
     paper = grey > _PAPER
     drawn = inner = ~paper
+    if not drawn.any():
+        return 0.0
     for axis in (0, 1):
         inner = _within(inner, axis, 4)
-    strokes = 1 - inner.sum() / max(1, drawn.sum())
+    strokes = 1 - inner.sum() / drawn.sum()
     return float(paper.mean() * strokes)
 
 
