@@ -91,7 +91,7 @@ def test_a_film_gives_the_colours_it_was_made_from(
     assert error_of(wrong, truth) > 2
 
 
-@pytest.mark.parametrize(("codec", "bits"), [("libx265", 8), ("libx265", 12), ("ffv1", 8)])
+@pytest.mark.parametrize(("codec", "bits"), [("libx265", 10), ("ffv1", 12), ("ffv1", 8)])
 def test_depths_and_codecs(tmp_path: Path, codec: str, bits: int) -> None:
     truth = drawing("uni", "sylvie_green_normal")
     path = write_clip(
