@@ -102,8 +102,7 @@ def find_faults(colour: Pixels, sketch: Pixels, seen: View | None = None) -> lis
         seen: both made small, if that was done already.
     """
     seen = seen or view(colour, sketch)
-    paper = max(_DARKEST_PAPER, float(np.percentile(seen.tones, 95)))
-    tones = (seen.tones / paper).clip(max=1)
+    tones = (seen.tones / _paper(seen)).clip(max=1)
     return [
         find_emptiness(seen),
         _wash(tones),
@@ -115,11 +114,14 @@ def find_faults(colour: Pixels, sketch: Pixels, seen: View | None = None) -> lis
 
 def find_emptiness(seen: View) -> Finding:
     """Whether next to nothing was drawn."""
-    paper = max(_DARKEST_PAPER, float(np.percentile(seen.tones, 95)))
-    share = float((seen.tones < _INK * paper).mean())
+    share = float((seen.tones < _INK * _paper(seen)).mean())
     faulty = share < _LEAST_INK
     reason = f"{share:.2%} of it is drawn on" if faulty else ""
     return Finding("empty", share, _LEAST_INK, faulty, reason)
+
+
+def _paper(seen: View) -> float:
+    return max(_DARKEST_PAPER, float(np.percentile(seen.tones, 95)))
 
 
 def _wash(tones: NDArray[np.float32]) -> Finding:
