@@ -8,8 +8,8 @@ shots that they lie in, too: a shot that shows what another one shows is no test
 A group goes where a hash of its name and of run.seed falls. So nothing depends on the order of the
 pictures, and a new film moves none of the old ones; the shares are met as closely as chance meets
 them (of 1000 groups, 50 +- 7 for a share of 0.05). Below FEW groups that would be too rough: there
-the groups are counted off in the order of their hashes, and a split may give one up when a group is
-added.
+the groups are counted off in the order of their hashes, and a new one may move one or two at the
+bounds.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .work import Work, digest
 
 NAME = "split"
 SPLITS = ("train", "validation", "test")
-FEW = 20  # of as many groups, chance leaves a share of 0.05 empty every third time
+FEW = 100  # of as many groups, chance gives a share of 0.05 to 5 +- 2
 
 
 def run(work: Work) -> Counter[str]:
