@@ -7,7 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dataset_likeness import Shown, add, both_films, draw, truth, verdicts, work_with
+from dataset_likeness import (
+    EXPRESSIONS,
+    Drawing,
+    Shown,
+    add,
+    both_films,
+    draw,
+    film,
+    truth,
+    verdicts,
+    work_with,
+)  # fmt: skip
 
 from training.dataset import dedup, fingerprint
 from training.dataset.clusters import clusters_of
@@ -15,9 +26,11 @@ from training.dataset.comparer import Comparer
 from training.dataset.config import DatasetConfig, DedupSettings
 from training.dataset.fingerprint import summaries
 from training.dataset.ledger import Decision, Outcome
+from training.dataset.likeness import compare
 from training.dataset.picture_rank import ranked
 from training.dataset.stages import before
 from training.dataset.work import Work
+from training.workers import Workers
 
 DROPPED = {"exact", "held", "across", "camera"}
 
@@ -85,7 +98,7 @@ def test_kinds_are_named(kinds: dict[frozenset[str], str], shown: dict[str, Show
         assert right[kind] == told[kind] > 0, (kind, right, told)
     assert right["held"] >= 0.9 * told["held"] > 10
     assert right["across"] >= 0.9 * told["across"] > 10
-    assert right["camera"] >= 0.9 * told["camera"] > 10
+    assert right["camera"] >= 0.85 * told["camera"] > 10
     assert right["relit"] >= 0.8 * told["relit"] > 5
     assert right["same shot"] >= 1
     assert told["none"] < 0.1 * sum(told.values())
@@ -143,6 +156,13 @@ def test_only_changes_are_written(decided: Work, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(decided.ledger, "forget", lambda item, *_: written.append(item))
     dedup.run(decided)
     assert written == []
+
+
+def test_the_first_process_does_it_alone(decided: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = Workers("cpu")
+    other.rank = 1
+    monkeypatch.setattr(Comparer, "compare_all", None)
+    assert dedup.run(replace(decided, workers=other)) == {}
 
 
 @pytest.fixture
@@ -254,6 +274,17 @@ def test_the_same_pixels_are_told_from_the_same_drawing(
         fingerprint.run(work)
         assert dedup.run(work) == {"keep": 1, "drop": 2}
         assert verdicts(work)["folder-001"].check == "across"
+
+
+@pytest.mark.parametrize("crf", [18, 23, 28])
+def test_the_threshold_lies_between_coding_and_expressions(crf: int, tmp_path: Path) -> None:
+    shot = [Drawing("lecturehall", "blue", e, scale=0.6) for e in EXPRESSIONS for _ in range(2)]
+    shown = film("film", [shot], tmp_path / "film.mp4", crf, size=(960, 540))
+    small = [fingerprint.thumbnail(one.pixels) for one in shown]
+    for n, one in enumerate(shown):
+        for m, other in enumerate(shown[:n]):
+            change = compare(small[m], small[n], 2.5).change
+            assert (change < 2.0) if truth(one, other) == "held" else (change > 3.0)
 
 
 def test_a_hue_alone_is_a_difference(shown: dict[str, Shown], tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ from .ledger import Picture
 from .likeness import compare
 from .work import Work
 
-BLOCK = 512  # pairs whose thumbnails are read at once; at most 40 MB
-REMEMBERED = 4096  # thumbnails, 40 kB each
+BLOCK = 512  # pairs whose thumbnails are read at once; at most 80 MB
+REMEMBERED = 2048  # thumbnails, 80 kB each
 
 
 class Comparer:

@@ -216,7 +216,7 @@ class DedupSettings:
     same_shot: str = "keep"
     same_shot_most: int = 3
     expression_change: float = 2.5
-    camera_change: float = 2.0
+    camera_change: float = 1.5
     camera_overlap: float = 0.75
     light_change: float = 4.0
     radius: int = 12

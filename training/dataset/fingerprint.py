@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import stages
-from .images import PictureError, Pixels
+from .images import PictureError, Pixels, to_grey
 from .ledger import Outcome, Picture
 from .stages import Examine
 from .work import Work
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .ledger import Ledger
 
 WIDTH, HEIGHT = 256, 144  # of the luma; a mouth of 30 pixels in a frame of 1280 still has six
+SOFT = 1.3  # sigma of the blur before the last halving, in pixels of twice that size
 PART = 4  # colour is kept at a fourth of it: films store it at half of theirs, and it is smoother
 _LUMA, _CHROMA = WIDTH * HEIGHT, (WIDTH // PART) * (HEIGHT // PART)
 _SUMMARY = struct.Struct("<32sQQf")
@@ -73,16 +74,18 @@ class Thumbnail:
     """A small picture for the comparison.
 
     Attributes:
-        luma: [144, 256].
+        luma: [144, 256], as sharp as it can be: a mouth may be four pixels wide.
+        soft: [144, 256], luma without aliasing, so that it can be moved by parts of a pixel.
         chroma: [36, 64, 2], Cr and Cb about 128.
     """
 
     luma: NDArray[np.uint8]
+    soft: NDArray[np.uint8]
     chroma: NDArray[np.uint8]
 
     def pack(self) -> bytes:
         """As bytes, for the ledger."""
-        return self.luma.tobytes() + self.chroma.tobytes()
+        return self.luma.tobytes() + self.soft.tobytes() + self.chroma.tobytes()
 
     @classmethod
     def unpack(cls, value: bytes) -> Thumbnail:
@@ -90,13 +93,14 @@ class Thumbnail:
         values = np.frombuffer(value, np.uint8)
         return cls(
             values[:_LUMA].reshape(HEIGHT, WIDTH),
-            values[_LUMA:].reshape(HEIGHT // PART, WIDTH // PART, 2),
+            values[_LUMA : 2 * _LUMA].reshape(HEIGHT, WIDTH),
+            values[2 * _LUMA :].reshape(HEIGHT // PART, WIDTH // PART, 2),
         )
 
     def mirrored(self) -> Thumbnail:
         """Left and right exchanged."""
-        luma, chroma = self.luma[:, ::-1], self.chroma[:, ::-1]
-        return Thumbnail(np.ascontiguousarray(luma), np.ascontiguousarray(chroma))
+        planes = (self.luma, self.soft, self.chroma)
+        return Thumbnail(*(np.ascontiguousarray(plane[:, ::-1]) for plane in planes))
 
 
 @dataclass(frozen=True)
@@ -142,7 +146,7 @@ def summaries(ledger: Ledger) -> dict[str, Summary]:
 
 
 def thumbnails(ledger: Ledger, items: Sequence[str]) -> dict[str, Thumbnail]:
-    """Reads some pictures' thumbnails; 40 kB each.
+    """Reads some pictures' thumbnails; 80 kB each.
 
     Raises:
         PictureError: one has none.
@@ -158,16 +162,22 @@ def thumbnail(pixels: Pixels) -> Thumbnail:
     """Averages a picture, [h, w, 3] or [h, w], into a thumbnail."""
     import cv2  # takes a moment, and most of the command line needs none
 
-    small = cv2.resize(pixels, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)
+    small = _averaged(pixels, WIDTH, HEIGHT)
+    double = to_grey(_averaged(pixels, 2 * WIDTH, 2 * HEIGHT))
+    blurred = np.asarray(cv2.GaussianBlur(double, (0, 0), SOFT), np.uint8)
+    soft = _averaged(blurred, WIDTH, HEIGHT)
     if small.ndim == 2:
         grey = np.full((HEIGHT // PART, WIDTH // PART, 2), 128, np.uint8)
-        return Thumbnail(np.asarray(small, np.uint8), grey)
+        return Thumbnail(small, soft, grey)
     colours = np.asarray(cv2.cvtColor(small, cv2.COLOR_RGB2YCrCb), np.uint8)
-    chroma = cv2.resize(
-        np.ascontiguousarray(colours[..., 1:]), (WIDTH // PART, HEIGHT // PART),
-        interpolation=cv2.INTER_AREA,
-    )  # fmt: skip
-    return Thumbnail(np.ascontiguousarray(colours[..., 0]), np.asarray(chroma, np.uint8))
+    chroma = _averaged(np.ascontiguousarray(colours[..., 1:]), WIDTH // PART, HEIGHT // PART)
+    return Thumbnail(np.ascontiguousarray(colours[..., 0]), soft, chroma)
+
+
+def _averaged(pixels: Pixels, width: int, height: int) -> Pixels:
+    import cv2
+
+    return np.asarray(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def summary(pixels: Pixels, small: Thumbnail) -> Summary:

@@ -2,7 +2,7 @@
 
 The shift is found by phase correlation (Kuglin and Hines 1975) at a few zooms; shift and zoom are
 then refined together with the light by least squares (Lucas and Kanade 1981), coarse first, and
-without the quarter of the pixels that fits worst: a figure may move, or change its face.
+without the tenth of the pixels that fits worst: a figure may move, or change its face.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ Plane = NDArray[np.float32]
 
 ZOOMS = (1.0, 0.95, 1.05, 0.9, 1.1, 0.85, 1.18)  # of the first look; phase correlation bears 3 %
 FAINTEST = 0.12  # peak of the phase correlation; unrelated pictures have less
-ROUNDS = ((4, 12), (2, 8))  # (pixels averaged to one, steps), from coarse to fine
-ENOUGH = 5e-5  # widths, a tenth of a pixel of a film of 1920; a smaller step is the last
-FITTING = 0.75  # share of the pixels that are heeded
+ROUNDS = ((4, 10, 4e-4), (2, 5, 5e-5))  # (pixels averaged to one, steps, the step that is the last,
+# in widths), from coarse to fine; the last one is a tenth of a pixel of a film of 1920
+FITTING = 0.9  # share of the pixels that are heeded
 
 
 @dataclass(frozen=True)
@@ -75,14 +75,14 @@ def motion_between(a: Plane, b: Plane) -> Motion | None:
     motion = _first_look(a, b)
     if motion is None:
         return None
-    for part, rounds in ROUNDS:
+    for part, rounds, enough in ROUNDS:
         level = _Level.of(_averaged(a, part), _averaged(b, part))
         for _ in range(rounds):
             stepped = level.step(motion)
             if stepped is None:
                 return None
             motion, size = stepped
-            if size < ENOUGH:
+            if size < enough:
                 break
     return motion
 
@@ -135,8 +135,7 @@ class _Level:
         across_zoom, down_zoom = across * x[seen], down * y[seen]
         one = np.ones_like(here)
         rows = np.stack([across, down, across_zoom, down_zoom, there, one, here], 1)
-        gain, offset = _gain(there, here)
-        errors = np.abs(here - gain * there - offset)
+        errors = np.abs(here - _lit(there, here))
         sample = np.sort(errors[::7])  # 7: prime to the widths
         fits = errors <= sample[int(FITTING * (len(sample) - 1))]
         # Not numpy's product: its threads cost more than a product as small as this.
@@ -159,10 +158,15 @@ def _moved(motion: Motion, solved: NDArray[np.float64]) -> tuple[Motion, float] 
     return after, max(abs(dx) + abs(zx) / 2, abs(dy) + abs(zy) / 2)
 
 
-def _gain(x: NDArray[np.float32], y: NDArray[np.float32]) -> tuple[float, float]:
-    spread = float(x.var())
-    gain = float(((x - x.mean()) * (y - y.mean())).mean()) / spread if spread > 4 else 1.0
-    return gain, float(y.mean() - gain * x.mean())
+def _lit(x: NDArray[np.float32], y: NDArray[np.float32]) -> NDArray[np.float32]:
+    """`x` brought to the mean and the contrast of `y`."""
+    import cv2
+
+    (middle_x, spread_x), (middle_y, spread_y) = (
+        [float(value[0, 0]) for value in cv2.meanStdDev(values)] for values in (x, y)
+    )
+    gain = spread_y / max(spread_x, 1.0)  # flat pictures have no contrast
+    return (x - np.float32(middle_x)) * np.float32(gain) + np.float32(middle_y)
 
 
 def _averaged(values: Plane, part: int) -> Plane:

@@ -1,0 +1,156 @@
+"""Measures the stages `fingerprint` and `dedup`: which kinds are found, and how long much takes.
+
+    export PYTHONPATH=.:tests
+    python tests/benchmarks/dataset_dedup.py kinds                   # the confusion matrix
+    python tests/benchmarks/dataset_dedup.py many --pictures 100000  # minutes and memory
+
+`many` makes thumbnails from windows of the demo film's art: shots of a few pictures each, in which
+the camera pans, a part is drawn anew, or nothing happens; openings that each film repeats; and
+black frames. Their hashes are taken from them, so they lie as near to each other as real ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from dataset_likeness import ART, Shown, both_films, truth, verdicts, work_with
+from numpy.typing import NDArray
+from PIL import Image
+
+from training.dataset import dedup, fingerprint
+from training.dataset.comparer import Comparer
+from training.dataset.config import DatasetConfig
+from training.dataset.fingerprint import summaries, summary, thumbnail
+from training.dataset.ledger import Ledger, Outcome, Picture
+from training.dataset.picture_rank import ranked
+from training.dataset.work import Work
+from training.workers import Workers
+
+PER_SHOT, PER_FILM = 3, 330  # pictures of a shot, shots of a film
+OPENING = 20  # shots that all films begin with
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=("kinds", "many"))
+    parser.add_argument("--pictures", type=int, default=100_000)
+    given = parser.parse_args(argv)
+    with tempfile.TemporaryDirectory() as folder:
+        if given.what == "kinds":
+            kinds(Path(folder))
+        else:
+            many(given.pictures, Path(folder))
+
+
+def kinds(folder: Path) -> None:
+    """Prints what was found of what was planted."""
+    shown = {one.id: one for one in both_films(folder)}
+    work = work_with(list(shown.values()), folder)
+    fingerprint.run(work)
+    dedup.run(work)
+    pictures, prints = work.ledger.pictures(), summaries(work.ledger)
+    comparer = Comparer(work, prints, pictures)
+    names = sorted(shown)
+    pairs = [(a, b) for number, a in enumerate(names) for b in names[number + 1 :]]
+    edges = comparer.compare_all(pairs)  # each with each, candidates or not
+    named = {pair: str(edges[pair].kind) if pair in edges else "none" for pair in pairs}
+    print_table(Counter((truth(shown[a], shown[b]), named[a, b]) for a, b in pairs))
+    found = dedup.find(pictures, ranked(pictures, {}), prints, comparer, work)
+    looked = {(a, b) for a in found for b in found[a]}
+    missed = Counter(
+        named[pair] for pair in edges if pair not in looked and pair[::-1] not in looked
+    )
+    print("alike, but not compared (copies are not looked at again):", dict(missed))
+    print_drops(work, shown)
+
+
+def print_table(table: Counter[tuple[str, str]]) -> None:
+    rows, columns = sorted({pair[0] for pair in table}), sorted({pair[1] for pair in table})
+    print("planted \\ found | " + " | ".join(columns))
+    for row in rows:
+        print(f"{row:15} | " + " | ".join(f"{table[row, c]:{len(c)}}" for c in columns))
+
+
+def print_drops(work: Work, shown: dict[str, Shown]) -> None:
+    decided = verdicts(work)
+    dropped = {item: d for item, d in decided.items() if d.verdict == "drop"}
+    reasons = Counter(truth(shown[item], shown[d.details["of"]]) for item, d in dropped.items())
+    print("dropped, by what they really were:", dict(reasons))
+    kept = [shown[item] for item in shown if item not in dropped]
+    left = Counter(truth(a, b) for n, a in enumerate(kept) for b in kept[n + 1 :])
+    print("left:", {kind: left[kind] for kind in ("exact", "held", "across", "camera")})
+
+
+def many(count: int, folder: Path) -> None:
+    """Prints minutes and memory for many pictures."""
+    ledger = Ledger(folder / "ledger.db")
+    work = Work(DatasetConfig(), folder, ledger, Workers("auto"))
+    start = time.perf_counter()
+    for picture, pixels in drawn(count):
+        small = thumbnail(pixels)
+        features = {"summary": summary(pixels, small).pack(), "thumbnail": small.pack()}
+        ledger.record(picture.id, "fingerprint", "", Outcome(features=features), [picture])
+    print(f"made {count} fingerprints in {time.perf_counter() - start:.0f} s")
+    for name in ("from nothing", "again, nothing new"):
+        start, used = time.perf_counter(), time.process_time()
+        told = dedup.run(work)
+        minutes = (time.perf_counter() - start) / 60
+        cpu = (time.process_time() - used) / 60
+        print(f"dedup {name}: {minutes:.1f} minutes, {cpu:.1f} of processors, {dict(told)}")
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(f"peak memory {memory:.2f} GiB")
+    print(dict(Counter(d.check for _, stage, d in ledger.decisions() if stage == "dedup")))
+
+
+def drawn(count: int) -> Iterator[tuple[Picture, NDArray[np.uint8]]]:
+    """Draws pictures of 256 x 144, film after film, shot after shot."""
+    art = [
+        cv2.resize(np.asarray(Image.open(path).convert("RGB")), (1024, 576))
+        for path in sorted(ART.glob("*.jpg"))
+    ]
+    noise = np.random.default_rng(1).normal(0, 0.4, (2_000_003, 1)).astype(np.float32)
+    for number in range(count):
+        shot, place = divmod(number, PER_SHOT)
+        film, scene = divmod(shot, PER_FILM)
+        seed = scene if scene < OPENING else shot
+        black = np.zeros((144, 256, 3), np.float32)
+        pixels = black if shot % 50 == 49 else scene_of(seed, place, art)
+        start = number * 7919 % (len(noise) - 144 * 256)
+        noisy = pixels + noise[start : start + 144 * 256].reshape(144, 256, 1)
+        name = f"film{film:04}-{number:07}"
+        picture = Picture(name, f"film{film:04}", number, 1920, 1080, {"shot": scene})
+        yield picture, np.rint(noisy).clip(0, 255).astype(np.uint8)
+
+
+def scene_of(seed: int, place: int, art: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
+    """A window of the art with a part of another one, as the `place`-th picture of its shot."""
+    chance = np.random.default_rng([0, seed])
+    image = art[int(chance.integers(len(art)))]
+    motion = chance.choice(["none", "pan", "part", "other"])
+    share = chance.uniform(0.3, 0.8)
+    height, width = (int(side * share) for side in image.shape[:2])
+    top = int(chance.uniform(0, image.shape[0] - height))
+    left = int(chance.uniform(0, image.shape[1] - width))
+    if motion == "pan":
+        left = min(left + place * width // 20, image.shape[1] - width)
+    window = cv2.resize(image[top : top + height, left : left + width], (256, 144))
+    pixels = window[:, :: chance.choice([-1, 1]), chance.permutation(3)].astype(np.float32)
+    figure = art[int(chance.integers(len(art)))][100:400:3, 200:440:4]  # [100, 60, 3]
+    x = int(chance.integers(0, 190)) if motion != "other" else 10 + 60 * place
+    pixels[44:144, x : x + 60] = figure * chance.uniform(0.3, 1, 3)
+    if motion == "part":
+        pixels[60:66, x + 20 : x + 30] = 60.0 * place
+    return pixels
+
+
+if __name__ == "__main__":
+    main()
