@@ -77,36 +77,43 @@ def known_pictures(work: Work, told: Counter[str] | None = None) -> list[Known]:
     Pictures that were not measured get an entry `failed`, counted in `told`.
     """
     ledger = work.ledger
-    quality, corners, thumbnails = (
-        ledger.features(name) for name in ("quality", "quality-corners", "quality-thumbnail")
-    )
     by_source: dict[str, list[Picture]] = defaultdict(list)
     for picture in ledger.kept(before(NAME)):
-        if picture.id in quality:
-            by_source[picture.source].append(picture)
-        else:
-            ledger.fail(picture.id, NAME, "It has not been measured. Run the stage measure.")
-            if told is not None:
-                told["failed"] += 1
+        by_source[picture.source].append(picture)
     films = {source.id for source in ledger.sources() if source.kind == "film"}
     known = []
     for source, pictures in by_source.items():
-        figures = {picture.id: Figures.unpack(quality[picture.id]) for picture in pictures}
-        seen = [
-            Seen(
-                picture.id,
-                _shot(picture),
-                figures[picture.id].text or (),
-                figures[picture.id].content_mask(),
-                unpack_corners(corners[picture.id]),
-                unpack_thumbnail(thumbnails[picture.id]),
-            )
-            for picture in pictures
-        ]
+        quality = ledger.features("quality", [picture.id for picture in pictures])
+        for picture in pictures:
+            if picture.id not in quality:
+                ledger.fail(picture.id, NAME, "It has not been measured. Run the stage measure.")
+                if told is not None:
+                    told["failed"] += 1
+        measured = [picture for picture in pictures if picture.id in quality]
+        figures = {picture.id: Figures.unpack(quality[picture.id]) for picture in measured}
         filmed = _filmed(figures, source in films)
-        overlays = find_overlays(seen)
-        known += [Known(p, figures[p.id], overlays[p.id], filmed[p.id]) for p in pictures]
+        overlays = find_overlays(_seen(ledger, measured, figures))
+        known += [Known(p, figures[p.id], overlays[p.id], filmed[p.id]) for p in measured]
     return known
+
+
+def _seen(
+    ledger: Ledger, pictures: Sequence[Picture], figures: Mapping[str, Figures]
+) -> list[Seen]:
+    ids = [picture.id for picture in pictures]
+    corners = ledger.features("quality-corners", ids)
+    thumbnails = ledger.features("quality-thumbnail", ids)
+    return [
+        Seen(
+            picture.id,
+            _shot(picture),
+            figures[picture.id].text or (),
+            figures[picture.id].content_mask(),
+            unpack_corners(corners[picture.id]),
+            unpack_thumbnail(thumbnails[picture.id]),
+        )
+        for picture in pictures
+    ]
 
 
 def judge(known: Sequence[Known], settings: FilterSettings) -> dict[str, Outcome]:

@@ -196,11 +196,11 @@ def _lasting_marks(pictures: Sequence[Seen]) -> dict[str, dict[str, float]]:
     shown: dict[str, dict[str, float]] = {picture.id: {} for picture in pictures}
     if len(by_shot) < SHOTS:
         return shown
-    often = np.mean(
-        [np.mean([p.corners for p in shot], axis=0) for shot in by_shot.values()], axis=0
-    )  # [k, a, b, y, x]
+    often = np.zeros((2, 2, 2, *CORNER))  # [k, a, b, y, x]
+    for shot in by_shot.values():
+        often += np.mean([p.corners for p in shot], axis=0) / len(by_shot)
     for a, b in np.ndindex(2, 2):
-        mark = _mark(often[:, a, b], len(by_shot))
+        mark = _mark(often[:, a, b].clip(0, 1), len(by_shot))
         if mark is None:
             continue
         ids = {p.id for p in pictures if p.corners[:, a, b][mark].mean() >= _SEEN}
@@ -214,7 +214,7 @@ def _mark(often: NDArray[np.float64], shots: int) -> Mask | None:
     """Edges [k, y, x] that stay in a corner, unless they are few, or scattered."""
     common = often.mean((1, 2), keepdims=True)
     chance = common + _CHANCE * np.sqrt(common * (1 - common) / shots)
-    stays = often >= np.clip(chance, _STAYS, 1)
+    stays = often >= np.clip(chance, _STAYS, 1) - 1e-9  # sums of thirds are not quite one
     _, y, x = np.nonzero(stays)
     if len(y) < _LEAST:
         return None
