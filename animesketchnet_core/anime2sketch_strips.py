@@ -79,11 +79,12 @@ def memory_needed(height: int, width: int, streamed: int) -> int:
     """Bytes that a picture takes with so many levels streamed, its own and the net's aside.
 
     The first kept level's features take 64 / 2^streamed bytes a pixel. Three such are alive at
-    once, and convolutions on a processor copy two of them. A strip takes up to 1,000 bytes a pixel.
+    once, and convolutions on a processor copy two of them; a fifth more is what the allocator was
+    seen to hold back. A strip takes up to 1,000 bytes a pixel.
     """
     height, width = _padded(height), _padded(width)
     strip = width * min(height, _strip_rows(width))
-    return 320 * height * width // 2**streamed + 1000 * strip
+    return 384 * height * width // 2**streamed + 1000 * strip
 
 
 def _padded(length: int) -> int:

@@ -140,7 +140,7 @@ def test_a_strips_own_statistics_would_be_seen(
 
 def test_levels_are_streamed_until_the_memory_is_kept() -> None:
     needed = [memory_needed(10240, 10240, n) for n in range(4)]
-    assert needed[0] == 320 * 10240**2 + 1000 * 10240 * 64
+    assert needed[0] == 384 * 10240**2 + 1000 * 10240 * 64
     assert [streamed_levels(10240, 10240, memory) for memory in needed] == [0, 1, 2, 3]
     assert [streamed_levels(10240, 10240, memory - 1) for memory in needed] == [1, 2, 3, 3]
 
