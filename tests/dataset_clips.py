@@ -13,7 +13,7 @@ import av
 import numpy as np
 from PIL import Image
 
-ART = Path(__file__).parents[1] / "training" / "dataset" / "demo_art"
+ART = Path(__file__).parents[1] / "training" / "dataset" / "demo_film" / "art"
 SIZE = (640, 360)
 KR_KB = {"bt709": (0.2126, 0.0722), "bt601": (0.299, 0.114), "bt2020": (0.2627, 0.0593)}
 SPC = {"bt709": 1, "bt601": 6, "bt2020": 9}

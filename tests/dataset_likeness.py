@@ -17,7 +17,7 @@ from training.dataset.ledger import Decision, Ledger, Outcome, Picture, Source
 from training.dataset.work import Work
 from training.workers import Workers
 
-ART = Path(__file__).parents[1] / "training/dataset/demo_art"
+ART = Path(__file__).parents[1] / "training/dataset/demo_film/art"
 SIZE = (1280, 720)
 EXPRESSIONS = ("normal", "smile", "giggle", "surprised")
 

@@ -19,7 +19,7 @@ from training.dataset.images import Pixels
 from training.dataset.ledger import Outcome, Picture, Source, Text
 from training.dataset.work import Work
 
-ART = Path(training.dataset.__file__).parent / "demo_art" / "concert1.jpg"
+ART = Path(training.dataset.__file__).parent / "demo_film" / "art" / "concert1.jpg"
 SIZE = (176, 144)  # width, height
 RIGHTS = {"licence": "Fancy Licence 2", "holder": "Studio Ghost", "note": "Given by the holder."}
 CAPTIONS = (

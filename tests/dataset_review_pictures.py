@@ -23,7 +23,7 @@ from training.dataset.work import Work
 from training.workers import Workers
 
 ROOT = Path(__file__).parents[1]
-ART = Path(training.dataset.__file__).parent / "demo_art"
+ART = Path(training.dataset.__file__).parent / "demo_film" / "art"
 KEYWORDS = "anime sketch, lineart, monochrome"
 HOSTILE = "<script>window.hacked = 1</script><img src=x onerror='window.hacked = 2'>"
 SUBJECTS = ("a girl in a meadow", "a girl laughs, long hair", "a lecture hall", "a club room")
@@ -137,7 +137,7 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from tests.dataset_review_pictures import work_in
-from training.dataset.clip_tokens import estimate_tokens
+from training.dataset.captions.clip_tokens import estimate_tokens
 from training.dataset.review import faults, serve
 faults.token_counter = lambda: (estimate_tokens, False)  # CLIP's own takes seconds to load
 work = work_in(Path(sys.argv[1]))

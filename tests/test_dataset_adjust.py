@@ -32,7 +32,7 @@ from training.dataset.levels import (
 from training.dataset.sketchers import SketchSettings, open_sketcher
 from training.dataset.work import Work
 
-ART = Path(training.dataset.__file__).parent / "demo_art"
+ART = Path(training.dataset.__file__).parent / "demo_film" / "art"
 USUAL = AdjustSettings()
 
 

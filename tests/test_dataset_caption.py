@@ -9,14 +9,14 @@ from dataset_work import add_picture, open_work
 from animesketchnet_core.prompt_keywords import KEYWORDS
 from training.dataset import caption
 from training.dataset.caption import CaptionStage
-from training.dataset.caption_author import Author
-from training.dataset.caption_check import check_captions
-from training.dataset.clip_tokens import estimate_tokens, token_counter
+from training.dataset.captions.author import Author
+from training.dataset.captions.check import check_captions
+from training.dataset.captions.clip_tokens import estimate_tokens, token_counter
+from training.dataset.captions.template import Template, words_of_name
+from training.dataset.captions.wd14 import Tags
 from training.dataset.config import CaptionSettings
 from training.dataset.ledger import Picture, Source
 from training.dataset.stages import pending_for
-from training.dataset.template import Template, words_of_name
-from training.dataset.wd14 import Tags
 from training.loading import ModelError
 from training.settings import ConfigError
 

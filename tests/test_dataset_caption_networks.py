@@ -18,16 +18,16 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoProcessor, Blip2ForConditionalGeneration, Blip2Processor
 
 from training.dataset import blip2, caption_models
-from training.dataset.blip2 import asked, open_captioner
-from training.dataset.caption_filter import open_matcher
-from training.dataset.caption_models import (
+from training.dataset.captions.blip2 import asked, open_captioner
+from training.dataset.captions.itm import open_matcher
+from training.dataset.captions.models import (
     check_sight,
     dtype_for,
     fingerprint,
     weights_in,
 )
+from training.dataset.captions.wd14 import is_useful, mcut, open_tagger, prepare
 from training.dataset.config import CaptionSettings, DatasetConfig
-from training.dataset.wd14 import is_useful, mcut, open_tagger, prepare
 from training.loading import ModelError
 from training.settings import ConfigError, from_mapping
 

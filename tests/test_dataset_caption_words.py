@@ -4,12 +4,12 @@ import re
 import pytest
 
 from animesketchnet_core.prompt_keywords import KEYWORDS
-from training.dataset import colour_words
-from training.dataset.caption_agreement import contradictions
-from training.dataset.caption_cleanup import clean_caption
-from training.dataset.clip_tokens import estimate_tokens
-from training.dataset.colour_words import HUES, THINGS, TONES
-from training.dataset.sketch_caption import (
+from training.dataset.captions import colour_words
+from training.dataset.captions.agreement import contradictions
+from training.dataset.captions.cleanup import clean_caption
+from training.dataset.captions.clip_tokens import estimate_tokens
+from training.dataset.captions.colour_words import HUES, THINGS, TONES
+from training.dataset.captions.sketch_caption import (
     count_keyword,
     fit,
     remove_colours,

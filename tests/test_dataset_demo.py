@@ -15,9 +15,9 @@ import pytest
 from tests.dataset_demo import demo_folder, demo_truth  # noqa: F401
 from training.dataset import demo
 from training.dataset.demo import build_demo, main, shown, truth, unmet
-from training.dataset.demo_scenes import Figure
-from training.dataset.demo_script import BAR, FULL, Film, Shot, Transition, films, still
-from training.dataset.demo_timeline import fields, lay_out, telecined
+from training.dataset.demo_film.scenes import Figure
+from training.dataset.demo_film.script import BAR, FULL, Film, Shot, Transition, films, still
+from training.dataset.demo_film.timeline import fields, lay_out, telecined
 
 WIDE, HIGH = 160, 90
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from dataset_clips import SIZE, drawing, frame_of, write_clip, yuv
 
-from training.dataset.film_colour import colours_of, to_picture
-from training.dataset.films import Film, FilmError, open_film
-from training.dataset.tone_mapping import (
+from training.dataset.film.colour import colours_of, to_picture
+from training.dataset.film.films import Film, FilmError, open_film
+from training.dataset.film.tone_mapping import (
     gamut_matrix,
     hdr_to_sdr,
     hlg_to_nits,

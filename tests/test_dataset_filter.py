@@ -14,7 +14,7 @@ from tests.dataset_work import add_picture, open_work
 from training.dataset import filter as quality
 from training.dataset import measure
 from training.dataset.config import QUALITY_CHECKS, FilterSettings
-from training.dataset.demo_scenes import (
+from training.dataset.demo_film.scenes import (
     Figure,
     art,
     coarse,
@@ -31,10 +31,10 @@ from training.dataset.demo_scenes import (
 )  # fmt: skip
 from training.dataset.images import to_grey
 from training.dataset.ledger import Picture, Source
-from training.dataset.lettering import TextBox, open_reader
 from training.dataset.measure import Figures, measured, open_classifier
-from training.dataset.medium import GRID, look_at, to_lab
-from training.dataset.overlays import Seen, corners_of, find_overlays
+from training.dataset.quality.lettering import TextBox, open_reader
+from training.dataset.quality.medium import GRID, look_at, to_lab
+from training.dataset.quality.overlays import Seen, corners_of, find_overlays
 from training.loading import ModelError
 from training.settings import ConfigError
 

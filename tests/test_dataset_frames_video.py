@@ -16,11 +16,11 @@ from PIL import Image
 
 from training.dataset import frames
 from training.dataset.config import DatasetConfig
-from training.dataset.films import Film, open_film
+from training.dataset.film.films import Film, open_film
+from training.dataset.film.interlacing import is_combed
+from training.dataset.film.survey import survey
 from training.dataset.images import to_grey
-from training.dataset.interlacing import is_combed
 from training.dataset.ledger import Ledger, Source
-from training.dataset.survey import survey
 from training.dataset.work import Work
 from training.workers import Workers
 
@@ -73,8 +73,8 @@ def test_long_films_are_surveyed_here_and_there(
     looked: list[int] = []
     burst = Film.burst
     monkeypatch.setattr(Film, "burst", lambda *a: looked.append(1) or burst(*a))
-    monkeypatch.setattr("training.dataset.survey.SHORT", 1.0)
-    monkeypatch.setattr("training.dataset.survey.FEW", 4)
+    monkeypatch.setattr("training.dataset.film.survey.SHORT", 1.0)
+    monkeypatch.setattr("training.dataset.film.survey.FEW", 4)
     assert survey(film).crop == whole.crop
     assert len(looked) == 48
 

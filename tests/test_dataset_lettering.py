@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from training.dataset.demo_scenes import Figure, art, scene, subtitled
-from training.dataset.lettering import TextBox, joined, open_reader
+from training.dataset.demo_film.scenes import Figure, art, scene, subtitled
+from training.dataset.quality.lettering import TextBox, joined, open_reader
 from training.loading import ModelError
 
 

@@ -15,16 +15,16 @@ import pytest
 from PIL import Image
 
 from tests.dataset_work import add_picture, open_work
-from training.dataset.demo_scenes import Figure, scene
-from training.dataset.demo_script import FULL
+from training.dataset.demo_film.scenes import Figure, scene
+from training.dataset.demo_film.script import FULL
 from training.dataset.explain import clock, explain, number
-from training.dataset.funnel import UNUSED, funnel, read_findings
 from training.dataset.images import PictureError, Pixels
 from training.dataset.ledger import Decision, Outcome, Picture, Source, Text
 from training.dataset.report import run, write_report
-from training.dataset.report_charts import histogram
-from training.dataset.report_warnings import warnings
-from training.dataset.sheets import WIDTH, Sheets, spread
+from training.dataset.reporting.charts import histogram
+from training.dataset.reporting.funnel import UNUSED, funnel, read_findings
+from training.dataset.reporting.sheets import WIDTH, Sheets, spread
+from training.dataset.reporting.warnings import warnings
 from training.dataset.stages import ORDER
 from training.dataset.work import Work
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
-from training.dataset.demo_scenes import Figure, art, grained, scene, smeared
+from training.dataset.demo_film.scenes import Figure, art, grained, scene, smeared
 from training.dataset.images import to_grey
-from training.dataset.sharpness import edge_widths, effective_share, shrink
+from training.dataset.quality.sharpness import edge_widths, effective_share, shrink
 
 BACKGROUNDS = ("club", "lecturehall", "meadow", "uni")
 KERNELS = (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS)

@@ -25,7 +25,7 @@ from training.dataset.work import Work
 from training.loading import ModelError
 from training.settings import ConfigError
 
-ART = Path(training.dataset.__file__).parent / "demo_art"
+ART = Path(training.dataset.__file__).parent / "demo_film" / "art"
 CPU = torch.device("cpu")
 
 

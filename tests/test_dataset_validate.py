@@ -9,11 +9,11 @@ from dataset_pairs import RIGHTS, add_pair, colour_of, pairs, sketch_of
 from PIL import Image
 
 from training.dataset import export, split, validate
-from training.dataset.alignment import find_shift
 from training.dataset.fingerprint import Summary
 from training.dataset.images import sha256_of
 from training.dataset.ledger import Decision, Outcome, Text
 from training.dataset.split import splits_of
+from training.dataset.validation.alignment import find_shift
 from training.dataset.work import Work
 
 WORDS = ("waves", "sits", "runs", "sleeps", "sings", "reads", "smiles", "jumps")

@@ -36,7 +36,7 @@ from training.dataset.images import read_pixels, to_grey, write_pixels
 from training.dataset.sketchers import open_sketcher
 from training.dataset.tiles import Tiling, seam_error, seam_metric
 
-CONCERT = Path(training.dataset.__file__).parent / "demo_art" / "concert1.jpg"
+CONCERT = Path(training.dataset.__file__).parent / "demo_film" / "art" / "concert1.jpg"
 METHODS = ("lines", "ink", "exact", "tiles", "adjust")
 
 

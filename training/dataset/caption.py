@@ -4,7 +4,7 @@
     caption_sketch  for the sketch: the same without colours, with the keywords once
 
 Someone or something writes candidates (caption.writer); a matching network keeps the one that fits
-the picture best (caption_filter.py); a tagger adds tags and contradicts. What is doubtful goes to
+the picture best (captions/itm.py); a tagger adds tags and contradicts. What is doubtful goes to
 review, as in the paper, whose authors "manually adjust each annotation" (section 3.1.2). All
 candidates with their scores are kept in the ledger.
 """
@@ -18,17 +18,17 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from . import stages
-from .blip2 import open_captioner
-from .caption_author import COLOUR, COLOURS, Author, Draft
-from .caption_filter import open_matcher
-from .caption_models import dtype_for, fingerprint, weights_in
-from .clip_tokens import token_counter
+from .captions.author import COLOUR, COLOURS, Author, Draft
+from .captions.blip2 import open_captioner
+from .captions.clip_tokens import token_counter
+from .captions.itm import open_matcher
+from .captions.models import dtype_for, fingerprint, weights_in
+from .captions.sketch_caption import split_keywords
+from .captions.template import Template
+from .captions.wd14 import open_tagger
 from .config import CaptionSettings
 from .ledger import Outcome, Picture
-from .sketch_caption import split_keywords
 from .stages import Examine
-from .template import Template
-from .wd14 import open_tagger
 from .work import Work, digest
 
 NAME = "caption"

@@ -182,7 +182,7 @@ class FilterSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class DedupSettings:
-    """Which likenesses count as duplicates; of each kind: "drop" all but the best, "keep", "review".
+    """Which likenesses are duplicates; of each kind: "drop" all but the best, "keep", "review".
 
     Levels are of 255. They are measured on parts of a 64th of the width, coding noise taken off.
 

@@ -43,14 +43,13 @@ from tqdm import tqdm
 
 from animesketchnet_core.files import write_atomically
 
-from .demo_scenes import HEIGHT, WIDTH
-from .demo_script import DOUBTFUL, MUST_GO, Film, Shot, films
-from .demo_timeline import Timeline, fields, lay_out, telecined
+from .demo_film.scenes import HEIGHT, WIDTH
+from .demo_film.script import DOUBTFUL, MUST_GO, Film, Shot, films
+from .demo_film.timeline import Timeline, fields, lay_out, telecined
 from .images import sha256_of
 
 RATE = Fraction(24000, 1001)
 TELECINED_RATE = RATE * 5 / 4
-_RECIPE = ("demo.py", "demo_scenes.py", "demo_script.py", "demo_timeline.py")
 _X264 = {
     "crf": "14",  # as on a disc: hardly a trace of the coding is seen
     "preset": "veryfast",
@@ -159,9 +158,9 @@ def _complete(folder: Path) -> bool:
 
 def _recipe() -> str:
     """Changes with the program that builds the films, so that no old ones are taken for new."""
-    here = Path(__file__).parent
-    art = sorted((here / "demo_art").iterdir())
-    files = [*(here / name for name in _RECIPE), *art]
+    here = Path(__file__)
+    parts = sorted(here.with_name("demo_film").rglob("*.*"))
+    files = [here, *(path for path in parts if path.suffix != ".pyc")]
     return sha256("".join(sha256_of(path) for path in files).encode()).hexdigest()
 
 

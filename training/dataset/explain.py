@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .final_texts import CAPTIONS, reviewed_name
-from .funnel import Findings, name_of, read_findings
 from .images import PictureError
 from .ledger import Decision, Form, Ledger, Picture, Text
+from .reporting.funnel import Findings, name_of, read_findings
 from .stages import ORDER
 from .work import Work
 

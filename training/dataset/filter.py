@@ -1,7 +1,7 @@
 """Stage `filter`: compares the figures that `measure` took with thresholds, and says why.
 
 Nothing is measured here, so that a changed threshold costs seconds. What overlays are is decided
-over all pictures of a source together (overlays.py).
+over all pictures of a source together (quality/overlays.py).
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from tqdm import tqdm
 
 from .config import QUALITY_CHECKS, WORSE_BELOW, FilterSettings
 from .ledger import Decision, Ledger, Outcome, Picture, Verdict
-from .lettering import joined
 from .measure import Figures, unpack_corners, unpack_thumbnail
-from .overlays import Overlays, Seen, find_overlays
+from .quality.lettering import joined
+from .quality.overlays import Overlays, Seen, find_overlays
 from .stages import before, worst
 from .work import Work, digest
 

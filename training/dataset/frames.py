@@ -19,16 +19,16 @@ from tqdm import tqdm
 from animesketchnet_core.files import StorageError
 
 from .config import FramesSettings
-from .film_colour import colours_of, to_picture
-from .films import MISSING, Film, FilmError, Shown, open_film
-from .holds import Offer
-from .interlacing import deinterlaced
+from .film.colour import colours_of, to_picture
+from .film.films import MISSING, Film, FilmError, Shown, open_film
+from .film.holds import Offer
+from .film.interlacing import deinterlaced
+from .film.looks import Look, looks
+from .film.shots import marked
+from .film.splitting import Place, Shot, shots
+from .film.survey import Survey, survey
 from .ledger import Decision, Outcome, Picture, Source
-from .looks import Look, looks
-from .shots import marked
-from .splitting import Place, Shot, shots
 from .stages import MOST_IN_A_ROW
-from .survey import Survey, survey
 from .work import Work, digest
 
 STAGE = "frames"

@@ -26,10 +26,10 @@ from training.loading import ModelError
 from . import stages
 from .images import PictureError, Pixels, sha256_of, to_grey
 from .ledger import Outcome, Picture
-from .lettering import Read, TextBox, open_reader
-from .medium import GRID, Mask, look_at
-from .overlays import CORNER, THUMBNAIL, corners_of, thumbnail_of
-from .sharpness import edge_widths, effective_share
+from .quality.lettering import Read, TextBox, open_reader
+from .quality.medium import GRID, Mask, look_at
+from .quality.overlays import CORNER, THUMBNAIL, corners_of, thumbnail_of
+from .quality.sharpness import edge_widths, effective_share
 from .work import Work
 
 LEAST_SIDE = 16

@@ -15,8 +15,8 @@ from pathlib import Path
 from animesketchnet_core.files import write_atomically
 from training.report import STYLE
 
-from .funnel import Findings, Step, read_findings, steps
-from .report_sections import (
+from .reporting.funnel import Findings, Step, read_findings, steps
+from .reporting.sections import (
     captions_section,
     checks_section,
     clusters_section,
@@ -26,8 +26,8 @@ from .report_sections import (
     kept_section,
     sources_section,
 )
-from .report_warnings import warnings
-from .sheets import Sheets
+from .reporting.sheets import Sheets
+from .reporting.warnings import warnings
 from .work import Work
 
 Section = Callable[[Work, Findings, list[Step], Sheets], str]

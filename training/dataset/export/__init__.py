@@ -19,16 +19,16 @@ from pathlib import Path
 from training.settings import ConfigError
 
 from .. import stages
-from ..card import write_card
 from ..config import DatasetConfig, RightsSettings
-from ..provenance import provenance
 from ..work import Work, digest
+from .card import write_card
 from .folder import is_whole, recover, write_export
 from .image_lists import CONTROLNET, IMAGEFOLDER, TRAINER
 from .kohya import KOHYA
 from .lllyasviel import LLLYASVIEL
 from .plan import Layout, Plan, Row, json_lines, plan_digest
 from .prepare import NAME, Prepare
+from .provenance import provenance
 from .rows import gather
 from .webdataset import WEBDATASET
 

@@ -1,11 +1,11 @@
-"""What is wrong with a caption, told while it is typed; the rules are those of caption_check.py."""
+"""What is wrong with a caption, told while it is typed, by the rules of captions/check.py."""
 
 from __future__ import annotations
 
 from functools import lru_cache
 
-from ..caption_check import caption_faults
-from ..clip_tokens import token_counter
+from ..captions.check import caption_faults
+from ..captions.clip_tokens import token_counter
 from ..config import CaptionSettings
 
 REMEMBERED = 1 << 18  # captions: the page asks for all of them each time that it is loaded
@@ -23,8 +23,8 @@ class CaptionRules:
         """Lists what is wrong with a caption.
 
         Args:
-            name: "caption_sketch", which must pass caption_check.py, or "caption_color", which must
-                say something.
+            name: "caption_sketch", which must pass captions/check.py, or "caption_color", which
+                must say something.
             text: the caption.
         """
         return list(self._found(name, text))

@@ -1,0 +1,1 @@
+"""Who writes captions, who filters them, and what they must be."""

@@ -1,0 +1,1 @@
+"""What is read off films: colour, bars, combing, shots, holds."""
