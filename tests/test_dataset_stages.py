@@ -70,6 +70,17 @@ def test_only_what_changed_is_done_again(work):
     assert other.seen == ["a", "b", "c"]
 
 
+def test_a_file_that_was_taken_away_is_made_again(work):
+    stages.run(Stage(), work)
+    path = work.folder / work.ledger.forms("sketch")["b"].path
+    before = path.read_bytes()
+    path.unlink()
+    again = Stage()
+    stages.run(again, work)
+    assert again.seen == ["b"]
+    assert path.read_bytes() == before
+
+
 def test_a_picture_that_fails_is_noted_and_tried_again(work, capsys):
     stage = Stage(fault={"b": PictureError("b is damaged")})
     assert stages.run(stage, work) == {"keep": 2, "failed": 1}

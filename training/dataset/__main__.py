@@ -31,6 +31,7 @@ from training.workers import Workers
 from .config import DatasetConfig, load_config
 from .images import PictureError
 from .ledger import Ledger, LedgerError
+from .prerequisites import check
 from .stages import summary
 from .work import Work
 
@@ -130,8 +131,11 @@ def run_stages(work: Work, name: str) -> int:
             told = run_stage(work, stage)
             worst = max(worst, 1 if told["fault"] else 0)
             work.workers.print(f"{stage}: {summary(told)}")
+            if (name, stage) == ("build", "ingest"):
+                check(work)
         except ModelError as error:  # the others may still work, and the report tells of it
-            print(f"{stage}: {error}", file=sys.stderr)
+            if work.workers.first:
+                print(f"{stage}: {error}", file=sys.stderr)
             worst = 2
     return worst
 

@@ -308,6 +308,13 @@ class Ledger:
         rows = self._rows("SELECT name, path, sha256, details FROM forms WHERE item = ?", item)
         return {row[0]: Form(row[1], row[2], json.loads(row[3])) for row in rows}
 
+    def files(self, stage: str) -> dict[str, list[str]]:
+        """Lists {picture: paths} of the files that a stage has made."""
+        found: dict[str, list[str]] = {}
+        for item, path in self._rows("SELECT item, path FROM forms WHERE stage = ?", stage):
+            found.setdefault(item, []).append(path)
+        return found
+
     def texts(self, name: str) -> dict[str, Text]:
         """Lists {picture: text} of one kind, such as "caption"."""
         rows = self._rows("SELECT item, text, details FROM texts WHERE name = ?", name)

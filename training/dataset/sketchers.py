@@ -15,7 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from animesketchnet_core.anime2sketch_file import WrongSketcherError, read_anime2sketch
+from animesketchnet_core.anime2sketch_file import (
+    WrongSketcherError,
+    check_anime2sketch,
+    read_anime2sketch,
+)
 from animesketchnet_core.anime2sketch_strips import sketch_strips
 from animesketchnet_core.ink import draw_ink
 from animesketchnet_core.sketch_extraction import draw_lines
@@ -53,6 +57,22 @@ def open_sketcher(settings: SketchSettings, device: torch.device, threads: int =
 
     network = open_onnx(_weights(settings, _ONNX), settings, device, threads)
     return _tiled(network, tiling_of(settings))
+
+
+def check_weights(settings: SketchSettings) -> None:
+    """Refuses what `open_sketcher` would refuse for its file, without loading it.
+
+    Raises:
+        ModelError: the weights are not given, missing, or something else.
+    """
+    if settings.method == "onnx":
+        _weights(settings, _ONNX)
+    elif settings.method == "anime2sketch":
+        path = _weights(settings, _NET_G)
+        try:
+            check_anime2sketch(path)
+        except WrongSketcherError as error:
+            raise ModelError(f"sketch.weights is {path}. {error}") from error
 
 
 def lines_sketcher(settings: SketchSettings, device: torch.device) -> Sketcher:

@@ -2,7 +2,7 @@
 
 A picture that cannot be worked on gets a `failed` entry in the ledger and the rest goes on; the
 next run tries it again. A stage is run again for exactly those pictures whose input or settings
-have changed.
+have changed, or whose files were taken away.
 """
 
 from __future__ import annotations
@@ -75,15 +75,18 @@ def run(stage: PictureStage, work: Work) -> Counter[str]:
     work.workers.wait()  # nobody writes before all have read what is to be done
     mine = work.workers.share(pending)
     told: Counter[str] = Counter()
+    missing = None
     if mine:
         try:
             with stage.open(work) as examine:
                 _examine_all(stage, work, mine, examine, told)
         except ModelError as error:
+            missing = str(error)
             for picture, _ in mine:
-                work.ledger.fail(picture.id, stage.name, str(error))
-            raise
-    work.workers.wait()
+                work.ledger.fail(picture.id, stage.name, missing)
+    missing = work.workers.heard(missing)  # waits for all, and they go on alike
+    if missing is not None:
+        raise ModelError(missing)
     return told
 
 
@@ -91,13 +94,15 @@ def pending_for(stage: PictureStage, work: Work) -> list[tuple[Picture, str]]:
     """The pictures that a stage has yet to deal with, with the digest of settings and input."""
     done = work.ledger.digests(stage.name)
     inputs = [work.ledger.forms(form) for form in stage.reads]
+    made = work.ledger.files(stage.name)
     settings = stage.settings(work)
     pending = []
     for picture in work.ledger.kept(before(stage.name)):
         hashes = [forms[picture.id].sha256 for forms in inputs if picture.id in forms]
         more = stage.inputs(work, picture) if isinstance(stage, ReadsMore) else ()
         wanted = digest(settings, *hashes, *more)
-        if done.get(picture.id) != wanted:
+        whole = all((work.folder / path).is_file() for path in made.get(picture.id, ()))
+        if done.get(picture.id) != wanted or not whole:
             pending.append((picture, wanted))
     return pending
 
