@@ -30,7 +30,6 @@ from training.dataset.likeness import compare
 from training.dataset.picture_rank import ranked
 from training.dataset.stages import before
 from training.dataset.work import Work
-from training.workers import Workers
 
 DROPPED = {"exact", "held", "across", "camera"}
 
@@ -156,13 +155,6 @@ def test_only_changes_are_written(decided: Work, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(decided.ledger, "forget", lambda item, *_: written.append(item))
     dedup.run(decided)
     assert written == []
-
-
-def test_the_first_process_does_it_alone(decided: Work, monkeypatch: pytest.MonkeyPatch) -> None:
-    other = Workers("cpu")
-    other.rank = 1
-    monkeypatch.setattr(Comparer, "compare_all", None)
-    assert dedup.run(replace(decided, workers=other)) == {}
 
 
 @pytest.fixture

@@ -67,13 +67,17 @@ class Workers:
             distributed.all_reduce(values)
         return values
 
+    def gather(self, value: T) -> list[T]:
+        """What each process gives, in order of their numbers; all must ask."""
+        if self.count == 1:
+            return [value]
+        values: list[T] = [value] * self.count
+        distributed.all_gather_object(values, value)
+        return values
+
     def heard(self, word: str | None) -> str | None:
         """What one of the processes has to say to all, the first of them; all must ask."""
-        if self.count == 1:
-            return word
-        words: list[str | None] = [None] * self.count
-        distributed.all_gather_object(words, word)
-        return next((word for word in words if word is not None), None)
+        return next((word for word in self.gather(word) if word is not None), None)
 
     def least(self, number: int) -> int:
         """The least of the processes' numbers."""

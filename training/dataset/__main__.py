@@ -18,6 +18,7 @@ import argparse
 import importlib
 import signal
 import sys
+import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -128,9 +129,11 @@ def run_stages(work: Work, name: str) -> int:
     worst = 0
     for stage in stages:
         try:
+            started = time.monotonic()
             told = run_stage(work, stage)
+            seconds = time.monotonic() - started
             worst = max(worst, 1 if told["fault"] else 0)
-            work.workers.print(f"{stage}: {summary(told)}")
+            work.workers.print(f"{stage}: {summary(told)} ({seconds:.1f} s)")
             if (name, stage) == ("build", "ingest"):
                 check(work)
         except ModelError as error:  # the others may still work, and the report tells of it
@@ -143,11 +146,9 @@ def run_stages(work: Work, name: str) -> int:
 def run_stage(work: Work, stage: str) -> Counter[str]:
     """Runs a stage, alone or with the other processes."""
     module = importlib.import_module(f".{stage}", __package__)
-    if stage in SHARED:
-        return module.run(work)
-    told = module.run(work) if work.workers.first else Counter()
-    work.workers.wait()
-    return told
+    alone = stage not in SHARED
+    told = module.run(work) if work.workers.first or not alone else Counter()
+    return sum(work.workers.gather(told), Counter())
 
 
 def _limit_threads(threads: int) -> None:

@@ -1,8 +1,8 @@
 """Finds pictures that show the same, says of what kind each likeness is, and keeps the best.
 
 Candidates come from hashes and shots (candidates.py), a comparison of thumbnails decides
-(likeness.py, kinds.py), and the settings say what becomes of each kind. The first process does it
-all: it is minutes of work for 100,000 pictures. It is done anew as a whole each time, so that the
+(likeness.py, kinds.py), and the settings say what becomes of each kind. One process does it all:
+it is minutes of work for 100,000 pictures. It is done anew as a whole each time, so that the
 result does not depend on the order in which films were added; only what changed is written.
 """
 
@@ -32,13 +32,6 @@ Edges = dict[str, dict[str, Edge]]
 
 def run(work: Work) -> Counter[str]:
     """Decides of all pictures which are duplicates; returns how many got which verdict."""
-    work.workers.wait()  # for the fingerprints of the others
-    told = _dedup(work) if work.workers.first else Counter[str]()
-    work.workers.wait()
-    return told
-
-
-def _dedup(work: Work) -> Counter[str]:
     settings = work.config.dedup
     prints = summaries(work.ledger)
     pictures = work.ledger.kept(before(NAME))
@@ -85,7 +78,7 @@ def find(
         named = [pair for pair in named if mirrored or pair not in known]
         if not mirrored:
             known.update(named)
-        found = comparer.compare_all(named, mirrored, NAME if work.workers.first else "")
+        found = comparer.compare_all(named, mirrored, NAME)
         for (one, other), edge in found.items():
             if other not in edges[one]:
                 edges[one][other] = edges[other][one] = edge

@@ -59,7 +59,7 @@ def run(work: Work) -> Counter[str]:
         for look in (_rights, _failures, _captions, _twice, _splits, _stale):
             _note(work, look(work, kept))
     work.workers.wait()
-    return _tell(work, kept)
+    return _tell(work, kept) if work.workers.first else Counter()
 
 
 def _note(work: Work, faults: Iterable[Fault]) -> None:

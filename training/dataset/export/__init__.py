@@ -75,7 +75,7 @@ def run(work: Work) -> Counter[str]:
             write_export(place, plan, work.folder, link, work.workers.first)
             work.ledger.record(f"{EXPORTS}/{name}", NAME, wanted)
     work.workers.wait()
-    told["keep"] = len(rows)
+    told["keep"] = len(rows) if work.workers.first else 0
     return +told
 
 
