@@ -6,7 +6,8 @@
 
 `many` makes thumbnails from windows of the demo film's art: shots of a few pictures each, in which
 the camera pans, a part is drawn anew, or nothing happens; openings that each film repeats; and
-black frames. Their hashes are taken from them, so they lie as near to each other as real ones.
+black frames. Their hashes are taken from them, so they lie as near to each other as
+real ones, or nearer: all come from six paintings.
 """
 
 from __future__ import annotations
@@ -43,12 +44,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=("kinds", "many"))
     parser.add_argument("--pictures", type=int, default=100_000)
+    parser.add_argument("--folder", type=Path, help="keeps the fingerprints of `many` there")
     given = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         if given.what == "kinds":
             kinds(Path(folder))
         else:
-            many(given.pictures, Path(folder))
+            many(given.pictures, given.folder or Path(folder))
 
 
 def kinds(folder: Path) -> None:
@@ -95,11 +97,12 @@ def many(count: int, folder: Path) -> None:
     ledger = Ledger(folder / "ledger.db")
     work = Work(DatasetConfig(), folder, ledger, Workers("auto"))
     start = time.perf_counter()
-    for picture, pixels in drawn(count):
+    there = ledger.digests("fingerprint")
+    for picture, pixels in drawn(0 if len(there) == count else count):
         small = thumbnail(pixels)
         features = {"summary": summary(pixels, small).pack(), "thumbnail": small.pack()}
         ledger.record(picture.id, "fingerprint", "", Outcome(features=features), [picture])
-    print(f"made {count} fingerprints in {time.perf_counter() - start:.0f} s")
+    print(f"{count} fingerprints after {time.perf_counter() - start:.0f} s")
     for name in ("from nothing", "again, nothing new"):
         start, used = time.perf_counter(), time.process_time()
         told = dedup.run(work)

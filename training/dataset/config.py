@@ -219,7 +219,7 @@ class DedupSettings:
     camera_change: float = 1.5
     camera_overlap: float = 0.75
     light_change: float = 4.0
-    radius: int = 12
+    radius: int = 10
     find_mirrored: bool = False
 
 

@@ -25,7 +25,7 @@ from .stages import before, worst
 from .work import Work, digest
 
 NAME = "dedup"
-FEW, MOST = 4, 64  # candidates of each picture: of all, then of those that are left
+FEW, MOST = 4, 16  # candidates of each picture: of all, then of those that are left
 
 Edges = dict[str, dict[str, Edge]]
 

@@ -27,7 +27,7 @@ TOLERANCE = 0.1  # share of the local contrast that lines may differ by when the
 BLOCK = 16  # side of the parts in which structure is compared
 TEXTURE = 4.0  # levels; parts that vary less have no structure to compare
 ALIKE = 0.85  # correlation from which a part's structure is the same
-SMALL = 0.02  # share of the picture; where no more differs, no camera has moved
+STEADY = 0.25  # share of the textured parts without any difference; a camera that moves leaves none
 
 Mask = NDArray[np.bool_]
 Box = tuple[float, float, float, float]
@@ -42,6 +42,7 @@ class Likeness:
         changed: share of the picture that differs by more than coding makes it, 0 to 1.
         light: by how many levels the light differs, on average.
         structure: share of the textured parts with the same structure, 0 to 1.
+        steady: share of the textured parts in which nothing differs, 0 to 1.
         motion: of the camera, from the first picture to the second.
         overlap: share of the first picture that the second shows, too.
         box: (left, top, right, bottom), 0 to 1, of what differs; zeros if nothing does.
@@ -52,6 +53,7 @@ class Likeness:
     changed: float = 0.0
     light: float = 0.0
     structure: float = 1.0
+    steady: float = 1.0
     motion: Motion = field(default_factory=Motion)
     overlap: float = 1.0
     box: Box = (0.0, 0.0, 0.0, 0.0)
@@ -79,7 +81,7 @@ def compare(one: Thumbnail, other: Thumbnail, threshold: float) -> Likeness:
         threshold: levels of change from which a part counts as different.
     """
     still = _difference(one, other, Motion(), threshold)
-    if still.changed <= SMALL:
+    if still.steady >= STEADY:
         return still
     motion = motion_between(one.soft.astype(np.float32), other.soft.astype(np.float32))
     if motion is None:
@@ -97,7 +99,7 @@ def _difference(one: Thumbnail, other: Thumbnail, motion: Motion, threshold: flo
         a, b = one.soft.astype(np.float32), motion.laid(other.soft.astype(np.float32))
         tolerance = TOLERANCE
     if seen.mean() < 0.1:
-        return Likeness(255.0, 1.0, 255.0, 0.0, motion, 0.0)
+        return Likeness(255.0, 1.0, 255.0, 0.0, 0.0, motion, 0.0)
     gain, offset = _light(a[seen], b[seen])
     lit = gain * b + offset
     errors = np.abs(a - lit)
@@ -107,11 +109,13 @@ def _difference(one: Thumbnail, other: Thumbnail, motion: Motion, threshold: flo
     change, usual = _peak(parts[seen])
     tint, hue = _tint(one, other, motion)
     differs = (parts > threshold + usual) & seen
+    structure, steady = _structure(a, b, seen, differs)
     return Likeness(
         change=max(change, tint),
         changed=float(differs.sum() / seen.sum()),
         light=max(hue, float(np.abs(lit - b)[seen].mean())),
-        structure=_structure(a, b, seen),
+        structure=structure,
+        steady=steady,
         motion=motion,
         overlap=float(motion.seen(HEIGHT, WIDTH, 0).mean()),
         box=_box(differs),
@@ -174,7 +178,7 @@ def _tint(one: Thumbnail, other: Thumbnail, motion: Motion) -> tuple[float, floa
 
 def _light(a: NDArray[np.float32], b: NDArray[np.float32]) -> tuple[float, float]:
     """Gain and offset that bring `b` to the light of `a`, by the three quarters that fit best."""
-    x, y = b[::7].astype(np.float64), a[::7].astype(np.float64)
+    x, y = b[::31].astype(np.float64), a[::31].astype(np.float64)  # 31: prime to the width
     fits = np.ones(x.shape, bool)
     gain, offset = 1.0, 0.0
     for _ in range(3):
@@ -192,21 +196,25 @@ def _line(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float, float]
     return gain, float(y.mean() - gain * x.mean())
 
 
-def _structure(a: Plane, b: Plane, seen: Mask) -> float:
-    """The share of the textured blocks that correlate."""
+def _structure(a: Plane, b: Plane, seen: Mask, differs: Mask) -> tuple[float, float]:
+    """The shares of the textured blocks that correlate, and in which nothing differs."""
+    ma, mb = _blocks(a), _blocks(b)
+    va, vb = _blocks(a * a) - ma * ma, _blocks(b * b) - mb * mb
+    whole = _blocks(seen.astype(np.float32)) > 0.99
+    textured = whole & (np.maximum(va, vb) > TEXTURE**2)
+    if not textured.any():
+        return 0.0, float(not differs.any())
+    correlation = (_blocks(a * b) - ma * mb) / np.sqrt(np.maximum(va, 1) * np.maximum(vb, 1))
+    same = _blocks(differs.astype(np.float32)) == 0
+    return float((correlation > ALIKE)[textured].mean()), float(same[textured].mean())
+
+
+def _blocks(values: Plane) -> Plane:
+    """Means of the blocks; [h / 16, w / 16]."""
     import cv2
 
-    def mean(values: Plane) -> Plane:
-        blocks = (WIDTH // BLOCK, HEIGHT // BLOCK)
-        return np.asarray(cv2.resize(values, blocks, interpolation=cv2.INTER_AREA), np.float32)
-
-    ma, mb = mean(a), mean(b)
-    va, vb = mean(a * a) - ma * ma, mean(b * b) - mb * mb
-    textured = (mean(seen.astype(np.float32)) > 0.99) & (np.maximum(va, vb) > TEXTURE**2)
-    if not textured.any():
-        return 0.0
-    correlation = (mean(a * b) - ma * mb) / np.sqrt(np.maximum(va, 1) * np.maximum(vb, 1))
-    return float((correlation > ALIKE)[textured].mean())
+    size = (WIDTH // BLOCK, HEIGHT // BLOCK)
+    return np.asarray(cv2.resize(values, size, interpolation=cv2.INTER_AREA), np.float32)
 
 
 def _box(differs: Mask) -> Box:

@@ -17,8 +17,9 @@ Plane = NDArray[np.float32]
 
 ZOOMS = (1.0, 0.95, 1.05, 0.9, 1.1, 0.85, 1.18)  # of the first look; phase correlation bears 3 %
 FAINTEST = 0.12  # peak of the phase correlation; unrelated pictures have less
-ROUNDS = ((4, 10, 4e-4), (2, 5, 5e-5))  # (pixels averaged to one, steps, the step that is the last,
+ROUNDS = ((4, 8, 1e-3), (2, 4, 1e-4))  # (pixels averaged to one, steps, the step that is the last,
 # in widths), from coarse to fine; the last one is a tenth of a pixel of a film of 1920
+AGREEING = 0.6  # correlation of lines below which the pictures are not the same
 FITTING = 0.9  # share of the pixels that are heeded
 
 
@@ -84,13 +85,15 @@ def motion_between(a: Plane, b: Plane) -> Motion | None:
             motion, size = stepped
             if size < enough:
                 break
+        if level.agreement(motion) < AGREEING:
+            return None
     return motion
 
 
 def _first_look(a: Plane, b: Plane) -> Motion | None:
     import cv2
 
-    a, b = _averaged(a, 2), _averaged(b, 2)
+    a, b = _averaged(a, 4), _averaged(b, 4)
     height, width = a.shape
     window = _window(height, width)
     best, found = FAINTEST, None
@@ -120,6 +123,17 @@ class _Level:
         across = cv2.Scharr(b, cv2.CV_32F, 1, 0, scale=width / 32)
         down = cv2.Scharr(b, cv2.CV_32F, 0, 1, scale=height / 32)
         return cls(a, np.stack([b, across, down], -1).astype(np.float32))
+
+    def agreement(self, motion: Motion) -> float:
+        """Correlation of the gradients of the two, laid upon each other."""
+        import cv2
+
+        height, width = self.one.shape
+        seen = motion.seen(height, width)
+        here = np.asarray(cv2.Scharr(self.one, cv2.CV_32F, 1, 0, scale=width / 32))[seen]
+        there = motion.laid(self.other)[seen][:, 1]
+        energy = float((here * here).sum()) * float((there * there).sum())
+        return float((here * there).sum()) / max(energy, 1e-6) ** 0.5
 
     def step(self, motion: Motion) -> tuple[Motion, float] | None:
         """One step of least squares, and its size; None where the pictures say nothing."""
