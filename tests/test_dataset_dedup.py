@@ -20,10 +20,10 @@ from dataset_likeness import (
     work_with,
 )  # fmt: skip
 
-from training.dataset import dedup, fingerprint
+from training.dataset import comparer, dedup, fingerprint
 from training.dataset.clusters import clusters_of
 from training.dataset.comparer import Comparer
-from training.dataset.config import DatasetConfig, DedupSettings
+from training.dataset.config import DatasetConfig, DedupSettings, RunSettings
 from training.dataset.fingerprint import summaries
 from training.dataset.ledger import Decision, Outcome
 from training.dataset.likeness import compare
@@ -52,8 +52,8 @@ def decided(shown: dict[str, Shown], tmp_path_factory: pytest.TempPathFactory) -
 def kinds(decided: Work) -> dict[frozenset[str], str]:
     """All pairs that were found alike."""
     prints, pictures = summaries(decided.ledger), decided.ledger.kept(before("dedup"))
-    comparer = Comparer(decided, prints, pictures)
-    edges = dedup.find(pictures, ranked(pictures, {}), prints, comparer, decided)
+    compares = Comparer(decided, prints, pictures)
+    edges = dedup.find(pictures, ranked(pictures, {}), prints, compares, decided)
     return {frozenset((a, b)): edge.kind for a in edges for b, edge in edges[a].items()}
 
 
@@ -157,6 +157,21 @@ def test_only_changes_are_written(decided: Work, monkeypatch: pytest.MonkeyPatch
     assert written == []
 
 
+def test_several_processes_find_the_same(
+    decided: Work, kinds: dict[frozenset[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(comparer, "MANY", 1)
+    monkeypatch.setattr(comparer, "BLOCK", 5)
+    work = replace(decided, config=DatasetConfig(run=RunSettings(threads=2)))
+    pairs = [sorted(pair) for pair in kinds][:20]
+    found = Comparer(work, summaries(work.ledger), work.ledger.pictures()).compare_all(
+        [(one, other) for one, other in pairs]
+    )
+    assert {frozenset(pair): edge.kind for pair, edge in found.items()} == {
+        frozenset(pair): kinds[frozenset(pair)] for pair in pairs
+    }
+
+
 @pytest.fixture
 def few(shown: dict[str, Shown], tmp_path: Path) -> Iterator[Work]:
     """The first shot: four expressions, each held for two pictures."""
@@ -246,10 +261,10 @@ def test_black_frames_cost_little(shown: dict[str, Shown], tmp_path: Path) -> No
     work = work_with([*black, one], tmp_path)
     fingerprint.run(work)
     prints, pictures = summaries(work.ledger), work.ledger.pictures()
-    comparer = Comparer(work, prints, pictures)
-    dedup.find(pictures, ranked(pictures, {}), prints, comparer, work)
+    compares = Comparer(work, prints, pictures)
+    dedup.find(pictures, ranked(pictures, {}), prints, compares, work)
     with work.ledger:
-        assert comparer.compared < 6 * frames
+        assert compares.compared < 6 * frames
         assert dedup.run(work) == {"keep": 2, "drop": frames - 1}
 
 
