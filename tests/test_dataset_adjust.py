@@ -19,7 +19,7 @@ from training.dataset.adjust import (
 from training.dataset.config import AdjustSettings
 from training.dataset.images import Pixels, read_pixels
 from training.dataset.ledger import Decision, Outcome
-from training.dataset.levels import (
+from training.dataset.sketching.levels import (
     Levels,
     adjusted_coverage,
     contrast,
@@ -29,7 +29,7 @@ from training.dataset.levels import (
     paper_tone,
     percentile,
 )
-from training.dataset.sketchers import SketchSettings, open_sketcher
+from training.dataset.sketching.sketchers import SketchSettings, open_sketcher
 from training.dataset.work import Work
 
 ART = Path(training.dataset.__file__).parent / "demo_film" / "art"

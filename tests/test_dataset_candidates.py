@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.dataset import candidates
-from training.dataset.candidates import hash_pairs, nearest, pairs_across, shot_pairs
+from training.dataset.duplicates import candidates
+from training.dataset.duplicates.candidates import hash_pairs, nearest, pairs_across, shot_pairs
 from training.dataset.fingerprint import Summary
 
 

@@ -21,13 +21,13 @@ from dataset_likeness import (
 )  # fmt: skip
 
 from training.dataset import comparer, dedup, fingerprint
-from training.dataset.clusters import clusters_of
-from training.dataset.comparer import Comparer
 from training.dataset.config import DatasetConfig, DedupSettings, RunSettings
+from training.dataset.duplicates.clusters import clusters_of
+from training.dataset.duplicates.comparer import Comparer
+from training.dataset.duplicates.likeness import compare
+from training.dataset.duplicates.rank import ranked
 from training.dataset.fingerprint import summaries
 from training.dataset.ledger import Decision, Outcome
-from training.dataset.likeness import compare
-from training.dataset.picture_rank import ranked
 from training.dataset.stages import before
 from training.dataset.work import Work
 

@@ -20,7 +20,7 @@ from animesketchnet_core.anime2sketch_file import read_anime2sketch
 from training.dataset import sketch, sketchers
 from training.dataset.images import Pixels, read_pixels, to_grey
 from training.dataset.ledger import Decision
-from training.dataset.sketch_faults import find_faults, find_pattern, is_inverted, view
+from training.dataset.sketching.faults import find_faults, find_pattern, is_inverted, view
 from training.dataset.work import Work
 from training.loading import ModelError
 from training.settings import ConfigError
@@ -197,7 +197,7 @@ import torch
 
 from animesketchnet_core import anime2sketch_strips
 from training.dataset.config import SketchSettings
-from training.dataset.sketchers import open_sketcher
+from training.dataset.sketching.sketchers import open_sketcher
 
 def taken(work):
     Path("/proc/self/clear_refs").write_text("5")  # forgets the peak

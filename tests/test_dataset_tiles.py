@@ -10,7 +10,7 @@ from torch import Tensor
 import training.dataset
 from animesketchnet_core.anime2sketch import Anime2Sketch
 from animesketchnet_core.anime2sketch_strips import sketch_strips
-from training.dataset.tiles import SeamError, Tiling, blend_tiles, seam_error, seam_metric
+from training.dataset.sketching.tiles import SeamError, Tiling, blend_tiles, seam_error, seam_metric
 
 ART = Path(training.dataset.__file__).parent / "demo_film" / "art"
 SMALL = Tiling(tile=64, overlap=32, margin=4, multiple=16)

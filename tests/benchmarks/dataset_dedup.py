@@ -28,11 +28,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from training.dataset import dedup, fingerprint
-from training.dataset.comparer import Comparer
 from training.dataset.config import DatasetConfig
+from training.dataset.duplicates.comparer import Comparer
+from training.dataset.duplicates.rank import ranked
 from training.dataset.fingerprint import summaries, summary, thumbnail
 from training.dataset.ledger import Ledger, Outcome, Picture
-from training.dataset.picture_rank import ranked
 from training.dataset.work import Work
 from training.workers import Workers
 

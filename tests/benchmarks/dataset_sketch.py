@@ -33,8 +33,8 @@ from animesketchnet_core.anime2sketch_strips import memory_needed, streamed_leve
 from training.dataset.adjust import adjust
 from training.dataset.config import AdjustSettings, SketchSettings
 from training.dataset.images import read_pixels, to_grey, write_pixels
-from training.dataset.sketchers import open_sketcher
-from training.dataset.tiles import Tiling, seam_error, seam_metric
+from training.dataset.sketching.sketchers import open_sketcher
+from training.dataset.sketching.tiles import Tiling, seam_error, seam_metric
 
 CONCERT = Path(training.dataset.__file__).parent / "demo_film" / "art" / "concert1.jpg"
 METHODS = ("lines", "ink", "exact", "tiles", "adjust")

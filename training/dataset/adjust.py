@@ -30,7 +30,7 @@ from animesketchnet_core.specks import FAINTEST, speck_mask
 from .config import AdjustSettings
 from .images import Pixels, to_grey
 from .ledger import Decision, Outcome, Picture
-from .levels import Levels, contrast, count_tones, coverage, find_levels
+from .sketching.levels import Levels, contrast, count_tones, coverage, find_levels
 from .stages import Examine
 from .stages import run as run_stage
 from .work import Work

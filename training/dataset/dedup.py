@@ -1,7 +1,7 @@
 """Finds pictures that show the same, says of what kind each likeness is, and keeps the best.
 
-Candidates come from hashes and shots (candidates.py), a comparison of thumbnails decides
-(likeness.py, kinds.py), and the settings say what becomes of each kind. One process does it all:
+Candidates come from hashes and shots, a comparison of thumbnails decides
+(duplicates/), and the settings say what becomes of each kind. One process does it all:
 it is minutes of work for 100,000 pictures. It is done anew as a whole each time, so that the
 result does not depend on the order in which films were added; only what changed is written.
 """
@@ -13,14 +13,14 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 
-from .candidates import Pair, hash_pairs, mirror_pairs, pairs_across, shot_pairs
-from .clusters import Choice, Edge, choose, components, verdict_of
-from .comparer import Comparer, shot_of
 from .config import DedupSettings
+from .duplicates.candidates import Pair, hash_pairs, mirror_pairs, pairs_across, shot_pairs
+from .duplicates.clusters import Choice, Edge, choose, components, verdict_of
+from .duplicates.comparer import Comparer, shot_of
+from .duplicates.kinds import SAME_DRAWING
+from .duplicates.rank import ranked
 from .fingerprint import Summary, summaries
-from .kinds import SAME_DRAWING
 from .ledger import Decision, Outcome, Picture
-from .picture_rank import ranked
 from .stages import before, worst
 from .work import Work, digest
 

@@ -2,7 +2,7 @@
 
 The hash is the perceptual hash of Zauner 2010 (https://www.phash.org): the signs, about their
 median, of the 8 x 8 lowest frequencies of the picture at 32 x 32. It finds pictures that may be
-alike, and cannot see faces: a smile changes none of its bits. The thumbnail decides (likeness.py).
+alike, and cannot see faces: a smile changes none of its bits. The thumbnail decides (duplicates/).
 It is 256 x 144 whatever the picture's proportions, so two of one film lie on each other.
 """
 

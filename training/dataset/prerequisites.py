@@ -13,7 +13,7 @@ from .captions.itm import SOURCE as ITM_SOURCE
 from .captions.models import check_folder
 from .captions.template import Template
 from .export import check_rights
-from .sketchers import check_weights
+from .sketching.sketchers import check_weights
 from .work import Work
 
 

@@ -22,12 +22,12 @@ from animesketchnet_core.anime2sketch import seen_size
 from .config import SketchSettings
 from .images import Pixels, sha256_of
 from .ledger import Decision, Outcome, Picture
-from .sketch_faults import Finding, find_emptiness, find_faults, is_inverted, view
-from .sketch_repair import repair
-from .sketchers import Sketcher, lines_sketcher, open_sketcher, tiling_of, uses_tiles
+from .sketching.faults import Finding, find_emptiness, find_faults, is_inverted, view
+from .sketching.repair import repair
+from .sketching.sketchers import Sketcher, lines_sketcher, open_sketcher, tiling_of, uses_tiles
+from .sketching.tiles import seam_metric
 from .stages import Examine
 from .stages import run as run_stage
-from .tiles import seam_metric
 from .work import Work
 
 

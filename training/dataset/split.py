@@ -18,10 +18,10 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from .clusters import clusters_of
 from .config import SplitSettings
+from .duplicates.clusters import clusters_of
+from .duplicates.near import near_pairs
 from .ledger import Decision, Ledger, Outcome, Picture
-from .near import near_pairs
 from .stages import before
 from .work import Work, digest
 

@@ -17,14 +17,14 @@ from training.settings import ConfigError
 
 from . import export
 from .captions.check import check_captions
-from .clusters import clusters_of
+from .duplicates.clusters import clusters_of
+from .duplicates.near import near_pairs
 from .export.folder import files_of, read_checksums
 from .export.provenance import provenance
 from .final_texts import all_final_texts
 from .fingerprint import summaries
 from .images import sha256_of
 from .ledger import Decision, Outcome, Picture
-from .near import near_pairs
 from .split import groups_of, shares, splits_of
 from .stages import before
 from .validation.pair_check import Fault, pair_faults

@@ -17,7 +17,7 @@ from PIL import Image
 
 from ..images import PictureError, Pixels, sha256_of, to_grey
 from ..ledger import Form, Outcome, Picture
-from ..levels import count_tones, coverage
+from ..sketching.levels import count_tones, coverage
 from ..stages import Examine
 from ..work import Work
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..clusters import clusters_of
+from ..duplicates.clusters import clusters_of
 from ..final_texts import all_final_texts
 from ..ledger import Ledger, Text
 from ..split import SPLITS, groups_of, splits_of

@@ -19,8 +19,8 @@ from torch import Tensor
 from animesketchnet_core.clip_input import unit_range
 from training.loading import ModelError
 
-from .config import SketchSettings
-from .images import PictureError
+from ..config import SketchSettings
+from ..images import PictureError
 from .tiles import Network
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from .images import Pixels
-from .sketch_faults import Finding, Mask, find_emptiness, find_faults, mask_of, view
+from ..images import Pixels
+from .faults import Finding, Mask, find_emptiness, find_faults, mask_of, view
 from .sketchers import Sketcher
 
 

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from animesketchnet_core.sketch_extraction import draw_lines, lightness
 
-from .images import Pixels, to_grey
+from ..images import Pixels, to_grey
 
 Mask = NDArray[np.bool_]
 

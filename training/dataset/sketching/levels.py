@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from animesketchnet_core.sketch_extraction import lightness
 
-from .config import AdjustSettings
-from .images import Pixels
+from ..config import AdjustSettings
+from ..images import Pixels
 
 Counts = NDArray[np.int64]
 """How many pixels have each tone, [256]."""

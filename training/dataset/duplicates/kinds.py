@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from .config import DedupSettings
+from ..config import DedupSettings
 from .likeness import Likeness
 
 Kind = Literal[

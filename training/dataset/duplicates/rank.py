@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Mapping, Set
 from typing import Any
 
-from .ledger import Picture
+from ..ledger import Picture
 
 STEP = 1.05  # of resolution and edge width; a smaller difference is the coding's, and size decides
 

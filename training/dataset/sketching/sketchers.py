@@ -25,8 +25,8 @@ from animesketchnet_core.ink import draw_ink
 from animesketchnet_core.sketch_extraction import draw_lines
 from training.loading import ModelError
 
-from .config import SketchSettings
-from .images import Pixels
+from ..config import SketchSettings
+from ..images import Pixels
 from .tiles import Network, Tiling, blend_tiles
 
 Sketcher = Callable[[Pixels], Pixels]

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .fingerprint import HEIGHT, PART, WIDTH, Thumbnail
+from ..fingerprint import HEIGHT, PART, WIDTH, Thumbnail
 from .registration import Motion, Plane, motion_between
 
 TILE = 4  # side of the parts: half a mouth; in larger ones it is thinned, smaller ones find noise

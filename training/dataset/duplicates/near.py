@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from ..fingerprint import summaries
+from ..ledger import Ledger
 from .candidates import BITS, BLOCK, FLAT
-from .fingerprint import summaries
-from .ledger import Ledger
 
 
 def near_pairs(ledger: Ledger, pictures: Iterable[str], most: int) -> list[tuple[str, str]]:

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from .config import DedupSettings
+from ..config import DedupSettings
+from ..ledger import Ledger, Verdict
 from .kinds import SAME_DRAWING, Kind
-from .ledger import Ledger, Verdict
 from .likeness import Likeness
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .fingerprint import Summary
+from ..fingerprint import Summary
 
 BITS = 64
 BLOCK = 2048  # rows and columns of a block of distances: 16 MiB

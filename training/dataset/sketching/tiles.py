@@ -22,7 +22,7 @@ from torch import Tensor
 
 from animesketchnet_core.anime2sketch_strips import mirrored
 
-from .images import Pixels
+from ..images import Pixels
 
 Network = Callable[[Tensor], Tensor]
 """Draws a tile: uint8 [t, t, 3] (sRGB) to float32 [t, t] in [0, 1], 0 black."""

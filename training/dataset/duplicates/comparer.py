@@ -13,13 +13,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from ..config import DedupSettings
+from ..fingerprint import Summary, thumbnails
+from ..ledger import Ledger, Picture
+from ..work import Work
 from .clusters import Edge
-from .config import DedupSettings
-from .fingerprint import Summary, thumbnails
 from .kinds import kind_of
-from .ledger import Ledger, Picture
 from .likeness import compare
-from .work import Work
 
 BLOCK = 256  # pairs whose thumbnails are read at once; at most 40 MB
 MANY = 4096  # pairs from which on other processes are worth the seconds that they take to start

@@ -1,0 +1,1 @@
+"""Which pictures are alike, in which way, and which one stands for them."""

@@ -1,0 +1,1 @@
+"""How pictures are sketched, what goes wrong there, and how it is put right."""
