@@ -162,7 +162,7 @@ def alone(movie, tmp_path_factory):
 
 
 def test_two_processes_make_the_same_data_set(alone, movie, tmp_path):
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0", "-m"]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"]
     run_quietly(build_movie(movie, tmp_path, launcher))
     assert tree(tmp_path / "exports") == tree(alone / "exports")
     assert told_by(tmp_path) == told_by(alone)
