@@ -17,9 +17,10 @@ from PIL import Image
 import training.dataset
 from animesketchnet_core import anime2sketch_strips
 from animesketchnet_core.anime2sketch_file import read_anime2sketch
-from training.dataset import sketch, sketchers
+from training.dataset import sketch
 from training.dataset.images import Pixels, read_pixels, to_grey
 from training.dataset.ledger import Decision
+from training.dataset.sketching import sketchers
 from training.dataset.sketching.faults import find_faults, find_pattern, is_inverted, view
 from training.dataset.work import Work
 from training.loading import ModelError
