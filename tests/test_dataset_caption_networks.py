@@ -17,7 +17,8 @@ from dataset_networks import (
 from safetensors.torch import load_file, save_file
 from transformers import AutoProcessor, Blip2ForConditionalGeneration, Blip2Processor
 
-from training.dataset import blip2, caption_models
+from training.dataset.captions import blip2
+from training.dataset.captions import models as caption_models
 from training.dataset.captions.blip2 import asked, open_captioner
 from training.dataset.captions.itm import open_matcher
 from training.dataset.captions.models import (

@@ -20,8 +20,9 @@ from dataset_likeness import (
     work_with,
 )  # fmt: skip
 
-from training.dataset import comparer, dedup, fingerprint
+from training.dataset import dedup, fingerprint
 from training.dataset.config import DatasetConfig, DedupSettings, RunSettings
+from training.dataset.duplicates import comparer
 from training.dataset.duplicates.clusters import clusters_of
 from training.dataset.duplicates.comparer import Comparer
 from training.dataset.duplicates.likeness import compare
