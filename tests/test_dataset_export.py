@@ -7,9 +7,11 @@ import subprocess
 import sys
 import tarfile
 import threading
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -414,18 +416,26 @@ def test_links_across_file_systems_are_refused(tmp_path, monkeypatch):
     assert list((tmp_path / "exports").iterdir()) == []
 
 
+def test_a_picture_that_is_gone_is_told_and_left_out(tmp_path):
+    with pairs(tmp_path, 4) as work:
+        build(work)
+        (tmp_path / "pictures" / "colour" / "f11ce-0001.png").unlink()
+        assert export.run(work) == {"keep": 3, "failed": 1}
+        (reason,) = [d.reason for _, s, d in work.ledger.decisions("f11ce-0001") if s == "export"]
+        assert "There is no picture" in reason
+    assert len(list(tmp_path.glob("exports/trainer/*/*.png"))) == 3
+
+
 @pytest.mark.parametrize("files", ["copy", "link"])
-@pytest.mark.parametrize("damage", ["gone", "other"])
-def test_a_picture_that_changed_behind_the_ledgers_back_stops_the_export(tmp_path, files, damage):
+def test_a_picture_that_was_exchanged_stops_the_export(tmp_path, files):
     with pairs(tmp_path, 4, export={"files": files}) as work:
         exports = build(work)
         before = stamps(exports / "trainer")
         path = tmp_path / "pictures" / "colour" / "f11ce-0001.png"
         path.unlink()
-        if damage == "other":
-            Image.new("RGB", (9, 9)).save(path)
+        Image.new("RGB", (9, 9)).save(path)
         work.ledger.record("f11ce-0002", "review", "1", Outcome([Decision("person", "drop")]))
-        with pytest.raises(PictureError, match=r"f11ce-0001.png is (missing|another file)"):
+        with pytest.raises(PictureError, match=r"f11ce-0001.png is another file"):
             build(work)
     assert stamps(exports / "trainer") == before
     assert [path.name for path in exports.iterdir()] == ["trainer"]
@@ -514,13 +524,21 @@ def test_enlarged_sketches_take_their_colour_pictures_along(tmp_path):
 class Rank(Workers):
     """One of several processes, as a thread."""
 
-    def __init__(self, rank: int, barrier: threading.Barrier) -> None:
+    def __init__(self, rank: int, barrier: threading.Barrier, board: dict[int, Any]) -> None:
         super().__init__("cpu")
         self.rank, self.count = rank, barrier.parties
         self._barrier = barrier
+        self._board = board
 
     def wait(self) -> None:
         self._barrier.wait(60)
+
+    def gather(self, value: Any) -> list[Any]:
+        self._board[self.rank] = value
+        self.wait()
+        values = [self._board[rank] for rank in range(self.count)]
+        self.wait()
+        return values
 
 
 @pytest.mark.parametrize("count", [2, 3])
@@ -529,16 +547,18 @@ def test_the_number_of_processes_changes_nothing(built, tmp_path, count):
     with pairs(tmp_path / "set", export={"layouts": list(LAYOUTS)}) as work:
         split.run(work)
 
-    def part(rank: int, barrier: threading.Barrier):
+    barrier, board = threading.Barrier(count), {}
+
+    def part(rank: int):
         with Ledger(work.ledger.path) as ledger:
-            mine = replace(work, ledger=ledger, workers=Rank(rank, barrier))
+            mine = replace(work, ledger=ledger, workers=Rank(rank, barrier, board))
             return export.run(mine), validate.run(mine)
 
-    barrier = threading.Barrier(count)
     with ThreadPoolExecutor(count) as pool:
-        told = list(pool.map(part, range(count), [barrier] * count))
-    assert [exported["keep"] for exported, _ in told] == [12] * count
-    assert len({str(sorted(validated.items())) for _, validated in told}) == 1
+        told = list(pool.map(part, range(count)))
+    assert sum(exported["keep"] for exported, _ in told) == 12
+    # Four of the captions hold characters that cannot be seen.
+    assert sum((validated for _, validated in told), Counter()) == {"keep": 8, "fault": 4}
     for layout in LAYOUTS:
         one, other = (
             read_checksums(place / layout) for place in (exports, tmp_path / "set/exports")
