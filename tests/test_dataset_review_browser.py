@@ -116,7 +116,7 @@ class Review:
     def wait_for(self, selector: str, text: str) -> None:
         from playwright.sync_api import expect
 
-        expect(self.page.locator(selector)).to_contain_text(text, timeout=10_000)
+        expect(self.page.locator(selector)).to_contain_text(text, timeout=30_000)
 
     def shows(self, id: str) -> None:
         self.wait_for("#place", id)
