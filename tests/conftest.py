@@ -1,23 +1,33 @@
-"""Fixtures for tests against a real ComfyUI, whose folder COMFYUI_PATH names.
+"""Fixtures for tests against a real ComfyUI, whose folder COMFYUI_PATH names, and in a browser.
 
-``python quickstart.py test`` sets that variable; without it these tests are skipped.
+``python quickstart.py test`` sets that variable; without it those tests are skipped.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from comfyui_server import ComfyUIServer, free_port
 from installation import link_pack
 
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
 collect_ignore = ["inside_comfyui"]  # test_nodes_inside.py runs that folder in its own process
 
 SHARED_FOLDERS = ("custom_nodes", "input", "models", "output", "temp", "user")
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "msedge")
+QUIET = (
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+    "--disable-background-networking", "--disable-component-update",
+)  # fmt: skip
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m selects by marker
@@ -52,6 +62,19 @@ def comfyui(comfyui_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> I
     link_pack(base / "custom_nodes")
     with Server(comfyui_folder, base) as server:
         yield server
+
+
+@pytest.fixture(scope="module")  # Playwright occupies the thread's event loop while it is open
+def browser() -> Iterator[Browser]:
+    """Chromium, without a window."""
+    sync = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
+    found = next(filter(None, map(shutil.which, CHROMIUM)), None)
+    if found is None:
+        pytest.skip(f"no browser: none of {', '.join(CHROMIUM)} is installed")
+    with sync.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=QUIET)
+        yield browser
+        browser.close()
 
 
 class Server(ComfyUIServer):

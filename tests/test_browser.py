@@ -26,11 +26,6 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 GRAPHS = sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
-CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "msedge")
-QUIET = (
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-    "--disable-background-networking", "--disable-component-update",
-)  # fmt: skip
 OUTSIDE = ("https://", "Error fetching file size")  # of downloads; ComfyUI's own policy forbids it
 PICTURES = os.environ.get("ANIMESKETCHNET_PICTURES")  # a folder to draw the documentation's into
 
@@ -40,19 +35,6 @@ RECTANGLES = """() => app.graph.nodes.map(node => {
 })"""
 MARKED = "() => app.graph.nodes.filter(node => node.has_errors).length"
 TO_API = "async () => (await app.graphToPrompt()).output"
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    """Chromium, without a window."""
-    sync = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
-    found = next(filter(None, map(shutil.which, CHROMIUM)), None)
-    if found is None:
-        pytest.skip(f"no browser: none of {', '.join(CHROMIUM)} is installed")
-    with sync.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=QUIET)
-        yield browser
-        browser.close()
 
 
 class Frontend:
