@@ -107,6 +107,38 @@ def test_every_shot_is_a_place_to_go_on_from(film: Path, done: Done, tmp_path: P
     assert len(whole.pictures) == len(done.pictures)
 
 
+def test_a_file_that_was_taken_away_is_made_again(film: Path, tmp_path: Path) -> None:
+    first = take(tmp_path, film)
+    wanted, whole = rows(tmp_path), files(tmp_path)
+    of_shot = {picture.provenance["shot"]: picture for picture in first.pictures}
+    shots = (0, 5, max(of_shot))  # the first, one on its way, and the last one with pictures
+    stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "pictures").rglob("*.png")}
+    for shot in shots:
+        (tmp_path / first.forms[of_shot[shot].id].path).unlink()
+    told = take(tmp_path, film).told
+    assert told == {"keep": sum(p.provenance["shot"] in shots for p in first.pictures)}
+    assert rows(tmp_path) == wanted
+    assert files(tmp_path) == whole
+    written = {path.stem for path, stamp in stamps.items() if path.stat().st_mtime_ns != stamp}
+    assert written == {p.id for p in first.pictures if p.provenance["shot"] in shots}
+    assert take(tmp_path, film).told == {}
+
+
+def test_a_film_that_is_away_costs_a_missing_file_and_nothing_else(
+    film: Path, tmp_path: Path
+) -> None:
+    away = tmp_path / "film.mp4"
+    away.write_bytes(film.read_bytes())
+    first = take(tmp_path, away)
+    wanted = rows(tmp_path)
+    (tmp_path / first.forms[first.pictures[0].id].path).unlink()
+    away.rename(tmp_path / "elsewhere.mp4")
+    assert take(tmp_path, away).told == {"failed": 1}
+    (tmp_path / "elsewhere.mp4").rename(away)
+    take(tmp_path, away)
+    assert rows(tmp_path) == wanted
+
+
 def test_other_settings_replace_the_pictures(film: Path, tmp_path: Path) -> None:
     first = take(tmp_path, film)
     with Ledger(tmp_path / "ledger.sqlite") as ledger:

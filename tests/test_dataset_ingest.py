@@ -62,6 +62,17 @@ def test_ingesting_again_does_only_what_changed(tmp_path, sources):
     assert len(list((tmp_path / "set" / "pictures" / "colour").iterdir())) == 3
 
 
+def test_a_file_that_was_taken_away_is_made_again(tmp_path, sources):
+    first = ingested(tmp_path, sources)
+    paths = [tmp_path / "set" / form.path for form in first[2].values()]
+    whole = [(path.read_bytes(), path.stat().st_mtime_ns) for path in paths]
+    paths[1].unlink()
+    assert ingested(tmp_path, sources) == first
+    assert [path.read_bytes() for path in paths] == [data for data, _ in whole]
+    again = [path.stat().st_mtime_ns != time for path, (_, time) in zip(paths, whole, strict=True)]
+    assert again == [False, True, False]
+
+
 def test_the_same_picture_twice_is_two_pictures_of_one_content(tmp_path, sources):
     save(sources / "copy.png", 10)
     _, pictures, forms, _ = ingested(tmp_path, sources)

@@ -2,14 +2,14 @@
 
 A film is surveyed once (bars, combing), then read once from its start to its end; when a shot is
 over, its chosen frames are made pictures at full size. The ledger has an entry for each shot, with
-the place where the next one begins, so that a run that was killed goes on from there.
+the place where the next one begins, so that a run that was killed goes on from there, and a shot
+whose files were taken away is read again alone.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -43,13 +43,14 @@ def run(work: Work) -> Counter[str]:
     done = work.ledger.digests(STAGE)
     films = [source for source in work.ledger.sources() if source.kind == "film"]
     wanted = {s.id: digest(work.config.frames, s.details.get("sha256", s.path)) for s in films}
-    pending = [source for source in films if done.get(source.id) != wanted[source.id]]
+    lost = _lost_shots(work)
+    pending = [s for s in films if done.get(s.id) != wanted[s.id] or s.id in lost]
     work.workers.wait()  # nobody writes before all have read what is to be done
     told: Counter[str] = Counter()
     unwritten = 0
     for source in work.workers.share(pending):
         try:
-            told += _Run(work, source, wanted[source.id]).whole()
+            told += _Run(work, source, wanted[source.id], lost.get(source.id, set())).whole()
             unwritten = 0
         except FilmError as error:
             _tell_failed(work, source, error, told)
@@ -62,6 +63,16 @@ def run(work: Work) -> Counter[str]:
     return told
 
 
+def _lost_shots(work: Work) -> dict[str, set[int]]:
+    """Finds {film: shots} with pictures whose files were taken away."""
+    made = work.ledger.files(STAGE)
+    lost: dict[str, set[int]] = {}
+    for picture in work.ledger.pictures():
+        if picture.id in made and not work.has(made[picture.id]):
+            lost.setdefault(picture.source, set()).add(picture.provenance["shot"])
+    return lost
+
+
 def _tell_failed(work: Work, source: Source, error: Exception, told: Counter[str]) -> None:
     tqdm.write(f"{STAGE}: {error}")
     work.ledger.fail(source.id, STAGE, str(error))
@@ -70,24 +81,38 @@ def _tell_failed(work: Work, source: Source, error: Exception, told: Counter[str
 
 @dataclass
 class _Run:
-    """The work on one film."""
+    """The work on one film.
+
+    Attributes:
+        work: the data set.
+        source: the film's.
+        digest: of the settings and the film.
+        lost: shots that an earlier run took and whose files are gone.
+    """
 
     work: Work
     source: Source
     digest: str
+    lost: set[int]
 
     def whole(self) -> Counter[str]:
-        """Goes through the film, from where the last run stopped."""
+        """Takes the shots that are not done: as a rule all from where the last run stopped."""
         film = open_film(Path(self.source.path))
         known = survey(film)
-        number, start = self._resumed()
+        done = self._done()
         told: Counter[str] = Counter()
-        if start is not None:
-            with self._bar(film) as bar:
+        number, start = self._next(0, done)
+        with self._bar(film) as bar:
+            while start is not None:
                 for shot in self._shots(film, known, start, bar):
                     told += self._write(film, known, shot, number)
                     number += 1
                     bar.set_postfix(shots=number, pictures=told["keep"])
+                    if number in done:
+                        number, start = self._next(number, done)
+                        break
+                else:  # the film is over
+                    start = None
         self._finish(film, known, number)
         return told
 
@@ -108,11 +133,19 @@ class _Run:
             "{remaining}, {rate_fmt}{postfix}]" if film.seconds else None,
         )  # fmt: skip
 
-    def _resumed(self) -> tuple[int, Place | None]:
-        """The next shot's number and place; no place if all are done."""
-        done = self.work.ledger.digests(STAGE)
-        number = 0
-        while done.get(self._item(number)) == self.digest:
+    def _done(self) -> set[int]:
+        """The shots that earlier runs took, and whose files are there."""
+        shot = f"{self.source.id}/shot-"
+        made = {
+            int(item.removeprefix(shot))
+            for item, made_with in self.work.ledger.digests(STAGE).items()
+            if item.startswith(shot) and made_with == self.digest
+        }
+        return made - self.lost
+
+    def _next(self, number: int, done: set[int]) -> tuple[int, Place | None]:
+        """The first shot from `number` on that is not done, and its place; no place after all."""
+        while number in done:
             number += 1
         if not number:
             return 0, Place()
@@ -229,15 +262,10 @@ class _Run:
         for item, made_with in done.items():
             if item.startswith(f"{self.source.id}/shot-") and made_with != self.digest:
                 ledger.forget(item, STAGE)
-        stale = [
-            picture.id for picture in ledger.pictures()
+        self.work.remove(
+            picture for picture in ledger.pictures()
             if picture.source == self.source.id and done.get(picture.id) != self.digest
-        ]  # fmt: skip
-        for picture in stale:
-            for form in ledger.forms_of(picture).values():
-                with suppress(FileNotFoundError):
-                    (self.work.folder / form.path).unlink()
-        ledger.remove_pictures(stale)
+        )  # fmt: skip
 
 
 def _timed(film: Film, frames: Iterator[Shown], bar: Any) -> Iterator[Shown]:

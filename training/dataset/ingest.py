@@ -179,14 +179,16 @@ def _take_folder(work: Work, folder: Folder, told: Counter[str]) -> None:
     files = {file.relative_to(folder.path).as_posix(): file for file in folder.files}
     done = work.ledger.digests(NAME)
     known = {p.provenance["file"]: p for p in work.ledger.pictures() if p.source == source}
+    made = work.ledger.files(NAME)
     items = {f"{source}/{name}": file for name, file in files.items()}
 
     def take(item: str) -> None:
-        caption = _caption(items[item])
+        caption, name = _caption(items[item]), item.removeprefix(f"{source}/")
+        before = known.get(name)
         wanted = digest(work.config.ingest, _stamp(items[item]), caption)
-        if done.get(item) != wanted:
-            name = item.removeprefix(f"{source}/")
-            _take_picture(work, folder, name, caption, known.get(name))
+        lost = before is not None and not work.has(made.get(before.id, ()))
+        if done.get(item) != wanted or lost:
+            _take_picture(work, folder, name, caption, before)
             work.ledger.record(item, NAME, wanted)
 
     work.workers.wait()  # nobody writes before all have read what is known

@@ -101,8 +101,7 @@ def pending_for(stage: PictureStage, work: Work) -> list[tuple[Picture, str]]:
         hashes = [forms[picture.id].sha256 for forms in inputs if picture.id in forms]
         more = stage.inputs(work, picture) if isinstance(stage, ReadsMore) else ()
         wanted = digest(settings, *hashes, *more)
-        whole = all((work.folder / path).is_file() for path in made.get(picture.id, ()))
-        if done.get(picture.id) != wanted or not whole:
+        if done.get(picture.id) != wanted or not work.has(made.get(picture.id, ())):
             pending.append((picture, wanted))
     return pending
 

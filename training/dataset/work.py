@@ -50,13 +50,17 @@ class Work:
         """Writes one of a picture's forms as pictures/FORM/ID.png."""
         return write_pixels(self.folder, self.path(picture.id, form), pixels, **details)
 
+    def has(self, files: Iterable[str]) -> bool:
+        """Whether all these files of the data set's folder are there."""
+        return all((self.folder / file).is_file() for file in files)
+
     def remove(self, pictures: Iterable[Picture]) -> None:
-        """Takes pictures out of the ledger, then deletes their files."""
-        pictures = list(pictures)
-        files = [form.path for p in pictures for form in self.ledger.forms_of(p.id).values()]
-        self.ledger.remove_pictures(picture.id for picture in pictures)
-        for file in files:
-            (self.folder / file).unlink(missing_ok=True)
+        """Deletes pictures' files, then their entries: no kill leaves a file without one."""
+        ids = [picture.id for picture in pictures]
+        for picture in ids:
+            for form in self.ledger.forms_of(picture).values():
+                (self.folder / form.path).unlink(missing_ok=True)
+        self.ledger.remove_pictures(ids)
 
     @staticmethod
     def path(picture: str, form: str) -> str:
