@@ -18,18 +18,12 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoProcessor, Blip2ForConditionalGeneration, Blip2Processor
 
 from training.dataset.captions import blip2
-from training.dataset.captions import models as caption_models
 from training.dataset.captions.blip2 import asked, open_captioner
 from training.dataset.captions.itm import open_matcher
-from training.dataset.captions.models import (
-    check_sight,
-    dtype_for,
-    fingerprint,
-    weights_in,
-)
 from training.dataset.captions.wd14 import is_useful, mcut, open_tagger, prepare
 from training.dataset.config import CaptionSettings, DatasetConfig
 from training.loading import ModelError
+from training.networks import check_memory, check_sight, dtype_for, fingerprint, weights_in
 from training.settings import ConfigError, from_mapping
 
 CPU = torch.device("cpu")
@@ -248,7 +242,7 @@ class TestFolders:
     def test_a_network_that_does_not_fit_says_how_much_it_needs(self, folders, monkeypatch):
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1000, 2000))
         with pytest.raises(ModelError, match=r"weights take 0\.0 GB as torch\.bfloat16"):
-            caption_models.check_memory(
+            check_memory(
                 folders[0] / "blip2", "caption.blip2", torch.bfloat16, torch.device("cuda")
             )
 

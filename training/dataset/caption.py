@@ -17,12 +17,13 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from training.networks import dtype_for, fingerprint, weights_in
+
 from . import stages
 from .captions.author import COLOUR, COLOURS, Author, Draft
 from .captions.blip2 import open_captioner
 from .captions.clip_tokens import token_counter
 from .captions.itm import open_matcher
-from .captions.models import dtype_for, fingerprint, weights_in
 from .captions.sketch_caption import split_keywords
 from .captions.template import Template
 from .captions.wd14 import open_tagger

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from training.loading import ModelError
+from training.networks import check_folder
 
 from .captions.blip2 import SETTING as BLIP2
 from .captions.blip2 import SOURCE as BLIP2_SOURCE
 from .captions.itm import SETTING as ITM
 from .captions.itm import SOURCE as ITM_SOURCE
-from .captions.models import check_folder
 from .captions.template import Template
 from .export import check_rights
 from .sketching.sketchers import check_weights

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, cast
 
 from animesketchnet_core.prompt_keywords import Place
+from training.matching import Matcher
 
 from ..config import CaptionSettings
 from ..images import Pixels
@@ -21,7 +22,6 @@ from .blip2 import Captioner, asked
 from .cleanup import clean_caption
 from .clip_tokens import Count
 from .colour_words import word_set
-from .itm import Matcher
 from .sketch_caption import fit, remove_keywords, sketch_caption
 from .template import Template
 from .wd14 import Tagger, Tags

@@ -24,19 +24,20 @@ import torch
 from torch import Tensor
 
 from training.loading import ModelError
-
-from ..config import CaptionSettings
-from ..images import Pixels
-from .cleanup import clean_caption
-from .models import (
+from training.networks import (
     ERRORS,
     check_folder,
     check_sight,
     dtype_for,
+    look_once,
     open_network,
     read_config,
     unreadable,
 )
+
+from ..config import CaptionSettings
+from ..images import Pixels
+from .cleanup import clean_caption
 
 SETTING = "caption.blip2"
 SOURCE = "a copy of Salesforce/blip2-flan-t5-xl from huggingface.co, with safetensors weights"
@@ -163,6 +164,7 @@ def open_captioner(settings: CaptionSettings, device: torch.device, seed: int) -
         raise unreadable(SETTING, folder, SOURCE, error) from error
     dtype = dtype_for(settings.precision, device)
     model = open_network(Blip2ForConditionalGeneration, folder, SETTING, SOURCE, dtype, device)
+    look_once(model)
     if not model.config.text_config.is_encoder_decoder:
         raise ModelError(
             f"{SETTING} is {folder}, whose language model is "

@@ -1,7 +1,7 @@
-"""Opens the networks that write and judge captions, from local folders of transformers' layout.
+"""Opens networks that see, write and judge, from local folders of transformers' layout.
 
 `from_pretrained` fills weights that a folder lacks with chance and says so in a log line only; here
-it is an error. Weights are read from safetensors alone, nothing is fetched.
+it is an error. Nothing is fetched, and no file is read that could run code.
 """
 
 from __future__ import annotations
@@ -17,13 +17,21 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from training.loading import ModelError
+from .loading import ModelError
 
 SMALL = 1 << 20  # bytes up to which a file is hashed; weights are told by name and size
 
 
 def open_network(
-    kind: Any, folder: Path, setting: str, source: str, dtype: torch.dtype, device: torch.device
+    kind: Any,
+    folder: Path,
+    setting: str,
+    source: str,
+    dtype: torch.dtype,
+    device: torch.device,
+    *,
+    pickles: bool = False,
+    unused: tuple[str, ...] = (),
 ) -> Any:
     """Loads a network of transformers, complete or not at all.
 
@@ -34,6 +42,10 @@ def open_network(
         source: where such a folder comes from.
         dtype: of the weights.
         device: where it computes.
+        pickles: whether `pytorch_model.bin` is read where there is no safetensors file; never
+            what is in it beside tensors.
+        unused: how the names of weights begin that may be missing, since nobody asks for what
+            they compute.
 
     Raises:
         ModelError: the folder is missing, damaged, of another network, or too large for the GPU.
@@ -41,23 +53,22 @@ def open_network(
     check_memory(folder, setting, dtype, device)
     try:
         model, found = kind.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, dtype=dtype,
-            output_loading_info=True,
+            folder, local_files_only=True, use_safetensors=None if pickles else True,
+            weights_only=True, dtype=dtype, output_loading_info=True,
         )  # fmt: skip
     except (*ERRORS, RuntimeError) as error:
         raise unreadable(setting, folder, source, error) from error
-    missing = sorted(found["missing_keys"])
+    missing = sorted(key for key in found["missing_keys"] if not key.startswith(unused))
     if missing:
         raise ModelError(
             f"{setting} is {folder}, which lacks {len(missing)} weights of {kind.__name__} "
             f"({', '.join(missing[:3])}, ...). Needed is {source}."
         )
-    _look_once(model)
     return model.eval().requires_grad_(False).to(device)
 
 
-def _look_once(model: Any) -> None:
-    """Lets a network encode a picture once, however many sentences go with it in turn."""
+def look_once(model: Any) -> None:
+    """Lets a network encode pictures once, however many sentences go with them in turn."""
     look = model.vision_model.forward
     last: list[Any] = []
 
