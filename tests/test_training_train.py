@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 from animesketchnet_core.adapter import AnimeSketchAdapter
+from animesketchnet_core.image_features import ImageFeatures
 from animesketchnet_core.weight_file import read_adapter
 from tests import tiny_world
 from training import batch
@@ -648,3 +649,26 @@ def test_the_learning_rate_rises_and_falls():
     assert learning_rate(cosine, 54, 104) == pytest.approx(0.6)
     assert learning_rate(cosine, 104, 104) == pytest.approx(0.2)
     assert learning_rate(OptimizerSettings(learning_rate=0.5), 10**6, 104) == 0.5
+
+
+def test_plain_ip_adapter_is_trained_too(configure) -> None:
+    """One layer from the image embedding to four tokens; nodes and diffusers know the file."""
+    config = configure(
+        model={"projection": "linear"},
+        run={"max_steps": 3},
+        preview={"every": 3, "steps": 2},
+        held_out={"every": 3, "share": 0.3},
+    )
+    result = t.train(config)
+    state_dict, metadata = read_adapter(result.adapter)
+    adapter = AnimeSketchAdapter.from_state_dict(state_dict)
+    assert adapter.reads is ImageFeatures.IMAGE_EMBEDDING
+    assert metadata is not None
+    assert metadata.num_tokens == 4
+    start = t.new_adapter(
+        config,
+        load_base(config.model.base),
+        load_image_encoder("", config.model.base, config.model.reads),
+    )
+    before = start.state_dict()["image_proj.proj.weight"].half()
+    assert not torch.equal(state_dict["image_proj.proj.weight"], before)

@@ -11,6 +11,7 @@ computed twice.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 from tqdm import tqdm
+
+from animesketchnet_core.image_features import ImageFeatures
 
 from .config import TrainConfig
 from .data import Dataset
@@ -32,6 +35,8 @@ T = TypeVar("T")
 
 VERSION = "1"  # raise it when code here, in data.py or framing.py changes what is stored
 CHUNK_BYTES = 32 * 1024**2  # an interrupted build loses at most this much
+# In the recipe of the features; the names are those of caches that people have.
+_READ = {ImageFeatures.HIDDEN_STATES: "penultimate", ImageFeatures.IMAGE_EMBEDDING: "embedding"}
 
 
 @dataclass
@@ -115,7 +120,7 @@ class Encoded:
         return self._moments[self._dataset.size(views[0].picture)].get(views)
 
     def features(self, views: Sequence[View]) -> Tensor:
-        """CLIP's penultimate features of the pictures: [b, tokens, width]."""
+        """What the adapter reads of the pictures: [b, *encoder.shape]."""
         return self._features.get(views)
 
     def text(self, captions: Sequence[str]) -> Tensor:
@@ -160,8 +165,8 @@ class Encoded:
 
         return _Kind(
             label="image features",
-            shape=(encoder.tokens, encoder.width),
-            recipe=["features", fingerprint(encoder.model), "penultimate", "pad white"],
+            shape=encoder.shape,
+            recipe=["features", fingerprint(encoder.model), _READ[encoder.reads], "pad white"],
             key_of=self._dataset.key,
             encode=encode,
             batch=self._settings.batch,
@@ -234,7 +239,7 @@ def cache_bytes(config: TrainConfig, dataset: Dataset, base: Base, encoder: Imag
     channels = 2 * base.vae.config["latent_channels"]
     sizes = [dataset.size(view.picture) for view in dataset.targets]
     latents = channels * sum(h * w for h, w in sizes) // base.latent_scale**2
-    features = len(dataset.references) * encoder.tokens * encoder.width
+    features = len(dataset.references) * math.prod(encoder.shape)
     text = _text_bytes(dataset, base)
     kept_text = text if text <= config.cache.text_limit_gb * 1024**3 else 0
     return 2 * (latents + features) + kept_text  # float16

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from animesketchnet_core.image_features import ImageFeatures
+from animesketchnet_core.image_projection import EmbeddingProjectionConfig, ProjectionConfig
 from animesketchnet_core.resampler import ResamplerConfig
 
 from .settings import ConfigError, check_choices, check_ranges, load_settings
@@ -24,11 +26,20 @@ class ModelSettings:
         base: "mini" (embedded), or a folder with unet/, vae/, text_encoder/ (diffusers or mini).
         image_encoder: a transformers CLIP vision folder; empty: image_encoder/ of the base.
         start: "text" (K', V' copied from the text's K, V; random Resampler), or a weight file.
+        projection: "resampler" (AnimeSketchNet, IP-Adapter-Plus), or "linear": the plain
+            IP-Adapter's, one layer from the image embedding to four tokens.
     """
 
     base: str = "mini"
     image_encoder: str = ""
     start: str = "text"
+    projection: str = "resampler"
+
+    @property
+    def reads(self) -> ImageFeatures:
+        """What of the image encoder the projection reads."""
+        linear = self.projection == "linear"
+        return ImageFeatures.IMAGE_EMBEDDING if linear else ImageFeatures.HIDDEN_STATES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -259,6 +270,17 @@ class TrainConfig:
     preview: PreviewSettings = field(default_factory=PreviewSettings)
     held_out: HeldOutSettings = field(default_factory=HeldOutSettings)
 
+    def image_projection(self, encoder_width: int, text_width: int) -> ProjectionConfig:
+        """The kind and sizes of the image projection.
+
+        Args:
+            encoder_width: of what it reads (`ImageEncoder.width`).
+            text_width: of the tokens that the UNet attends to.
+        """
+        if self.model.projection == "linear":
+            return EmbeddingProjectionConfig(embedding_dim=encoder_width, output_dim=text_width)
+        return self.resampler
+
     def __post_init__(self) -> None:
         check_choices(self, _CHOICES)
         check_ranges(self, _RANGES)
@@ -266,6 +288,7 @@ class TrainConfig:
 
 
 _CHOICES = {
+    "model.projection": ("resampler", "linear"),
     "data.fit": ("crop", "pad", "bucket"),
     "cache.keep": ("disk", "memory", "device", "nothing"),
     "cache.precision": ("fp32", "bf16"),

@@ -31,8 +31,7 @@ class NearestPicture:
         stride = -(-len(views) // MOST)
         chosen = views[::stride]
         parts = [
-            encoded.features(chosen[k : k + CHUNK]).float().mean(1).cpu()
-            for k in range(0, len(chosen), CHUNK)
+            _pooled(encoded.features(chosen[k : k + CHUNK])) for k in range(0, len(chosen), CHUNK)
         ]
         pooled = torch.cat(parts)  # [n, e]
         self._centre = pooled.mean(0)
@@ -44,10 +43,16 @@ class NearestPicture:
         """How near each picture is to the nearest training picture.
 
         Args:
-            features: penultimate CLIP features of pictures [b, n, e].
+            features: what the adapter reads of pictures, [b, n, e] or [b, e].
 
         Returns:
             Cosines [b]; 1 is a copy.
         """
-        pooled = features.float().cpu().mean(1) - self._centre
-        return (F.normalize(pooled, dim=1) @ self._places.T).max(1).values
+        places = F.normalize(_pooled(features) - self._centre, dim=1)
+        return (places @ self._places.T).max(1).values
+
+
+def _pooled(features: Tensor) -> Tensor:
+    """A vector for each picture [b, e]: the mean of its patches, or its embedding."""
+    features = features.float().cpu()
+    return features.mean(1) if features.ndim == 3 else features

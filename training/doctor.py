@@ -59,7 +59,11 @@ def examine(config: TrainConfig) -> list[Finding]:
 
     dataset = attempt(lambda: Dataset(config.data, config.views))
     base = attempt(lambda: load_base(config.model.base))
-    encoder = attempt(lambda: load_image_encoder(config.model.image_encoder, config.model.base))
+    encoder = attempt(
+        lambda: load_image_encoder(
+            config.model.image_encoder, config.model.base, config.model.reads
+        )
+    )
     if dataset:
         findings += check_pictures(config, dataset)
         findings += check_captions(dataset)

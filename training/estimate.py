@@ -47,13 +47,14 @@ def step_cost(config: TrainConfig, base: Base, encoder: ImageEncoder) -> Cost:
         unet: Any = UNet2DConditionModel.from_config(base.unet.config)
         unet.requires_grad_(False)
         nn.Module.to(unet, PRECISIONS[config.run.precision])  # ModelMixin.to warns at each cast
-        adapter = AnimeSketchAdapter.from_unet(base.shape, config.resampler, dtype=torch.float32)
+        projection = config.image_projection(encoder.width, base.shape.cross_attention_dim)
+        adapter = AnimeSketchAdapter.from_unet(base.shape, projection, dtype=torch.float32)
         checkpoint_blocks(unet, config.run.checkpointing)
         model = AdaptedUNet(unet, adapter)
         text = base.text_encoder.config
         latents = torch.zeros(1, int(unet.config["in_channels"]), side, side)
         tokens = torch.zeros(1, text.max_position_embeddings, text.hidden_size)
-        features = torch.zeros(1, encoder.tokens, encoder.width)
+        features = torch.zeros(1, *encoder.shape)
         weights = {tensor.untyped_storage()._cdata for tensor in model.state_dict().values()}
         kept: dict[int, int] = {}
 
@@ -106,7 +107,8 @@ def estimate(
     epochs = run.batch_size * run.max_steps / dataset.stream.epoch_length
     return "\n".join(
         [
-            f"trained     {trained:,} parameters: the Resampler, and K', V' of {layers} layers",
+            f"trained     {trained:,} parameters: the image projection, and K', V' of {layers} "
+            "layers",
             f"data        {len(dataset):,} pictures, each shown about {epochs:,.1f} times",
             f"caches      {_gigabytes(cache_bytes)}",
             f"memory      {_gigabytes(fixed)} for all that stays, and "

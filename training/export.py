@@ -37,7 +37,7 @@ def write_inference_file(
     for key in ("model.base", "model.image_encoder", "model.start"):
         settings[key] = Path(settings[key]).name
     metadata = AdapterMetadata(
-        num_tokens=config.resampler.num_queries,
+        num_tokens=adapter.image_proj.config.num_tokens,
         image_encoder=encoder.name,
         base_model=Path(config.model.base).name,
         training={"steps": step, "pictures_seen": seen, **settings},

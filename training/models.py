@@ -32,6 +32,7 @@ from transformers import (
 )
 
 from animesketchnet_core import clip_input, mini
+from animesketchnet_core.image_features import ImageFeatures
 from animesketchnet_core.unet_layers import UNetShape
 
 from .loading import ModelError, load_strictly
@@ -136,10 +137,17 @@ class Base:
 
 @dataclass
 class ImageEncoder:
-    """CLIP's vision transformer, read at its penultimate layer."""
+    """CLIP's vision transformer, and what of it an adapter reads.
+
+    Attributes:
+        name: where it came from, for messages and metadata.
+        model: the frozen network.
+        reads: the penultimate layer (Resampler), or the image embedding (the plain IP-Adapter).
+    """
 
     name: str
     model: CLIPVisionModelWithProjection
+    reads: ImageFeatures = ImageFeatures.HIDDEN_STATES
 
     @property
     def size(self) -> int:
@@ -147,15 +155,18 @@ class ImageEncoder:
         return int(self.model.config.image_size)  # type: ignore[arg-type]  # never a pair here
 
     @property
-    def width(self) -> int:
-        """Width of its features (ViT-H/14: 1280)."""
-        return self.model.config.hidden_size
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one picture's features: (tokens, width), ViT-H/14: (257, 1280); or (width,)."""
+        config = self.model.config
+        if self.reads is ImageFeatures.IMAGE_EMBEDDING:
+            return (config.projection_dim,)
+        patch = int(config.patch_size)  # type: ignore[arg-type]
+        return ((self.size // patch) ** 2 + 1, config.hidden_size)  # one per patch, the class token
 
     @property
-    def tokens(self) -> int:
-        """Number of features: one per patch and the class token."""
-        patch = int(self.model.config.patch_size)  # type: ignore[arg-type]
-        return (self.size // patch) ** 2 + 1
+    def width(self) -> int:
+        """Width of its features (ViT-H/14: 1280, its image embedding 1024)."""
+        return self.shape[-1]
 
     @torch.no_grad()
     def features(self, fitted: Tensor) -> Tensor:
@@ -165,17 +176,21 @@ class ImageEncoder:
             fitted: [b, size, size, 3] in [0, 1].
 
         Returns:
-            Penultimate hidden states, [b, tokens, width].
+            Penultimate hidden states [b, tokens, width], or image embeddings [b, width].
         """
-        return self._penultimate(clip_input.pixel_values(fitted))
+        return self._read(clip_input.pixel_values(fitted))
 
     @torch.no_grad()
     def unconditional(self) -> Tensor:
-        """Encodes "no sketch": zeros after normalisation. [1, tokens, width]."""
-        return self._penultimate(clip_input.unconditional_pixel_values(self.size))
+        """What stands for "no sketch" (see `ImageFeatures`), [1, *shape]."""
+        if self.reads is ImageFeatures.IMAGE_EMBEDDING:
+            return torch.zeros(1, *self.shape, device=self.model.device, dtype=self.model.dtype)
+        return self._read(clip_input.unconditional_pixel_values(self.size))
 
-    def _penultimate(self, pixels: Tensor) -> Tensor:
+    def _read(self, pixels: Tensor) -> Tensor:
         pixels = pixels.to(self.model.device, self.model.dtype)
+        if self.reads is ImageFeatures.IMAGE_EMBEDDING:
+            return self.model(pixels).image_embeds
         return self.model(pixels, output_hidden_states=True).hidden_states[-2]
 
 
@@ -220,18 +235,23 @@ def _base(
     )
 
 
-def load_image_encoder(source: str | Path, base: str | Path = "mini") -> ImageEncoder:
+def load_image_encoder(
+    source: str | Path,
+    base: str | Path = "mini",
+    reads: ImageFeatures = ImageFeatures.HIDDEN_STATES,
+) -> ImageEncoder:
     """Loads CLIP's vision part in float32 on the CPU, frozen and in evaluation mode.
 
     Args:
         source: a transformers folder (config.json, model.safetensors), a transformers or
             open_clip file; empty: image_encoder/ of the base.
         base: the base model's source, used when source is empty.
+        reads: what of it is read.
     """
     base_folder = mini.MINI_FOLDER if str(base) == "mini" else Path(base)
     folder = Path(source) if str(source) else base_folder / "image_encoder"
     if folder.is_file():
-        return ImageEncoder(name=folder.stem, model=frozen(read_image_encoder(folder)))
+        return ImageEncoder(folder.stem, frozen(read_image_encoder(folder)), reads)
     if not (folder / "config.json").is_file():
         raise ModelError(
             f"The image encoder {folder} has no config.json. Expected a transformers folder of "
@@ -243,7 +263,7 @@ def load_image_encoder(source: str | Path, base: str | Path = "mini") -> ImageEn
         load_strictly(model, load_file(folder / "model.safetensors"), folder)
     else:
         model = CLIPVisionModelWithProjection.from_pretrained(folder, local_files_only=True)
-    return ImageEncoder(name=str(folder.name), model=frozen(model))
+    return ImageEncoder(folder.name, frozen(model), reads)
 
 
 def frozen(model: nn.Module) -> Any:

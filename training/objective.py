@@ -121,8 +121,9 @@ def add_noise(latents: Tensor, noise: Tensor, alphas_cumprod: Tensor) -> Tensor:
 
 
 def drop(conditions: Tensor, unconditional: Tensor, dropped: Tensor) -> Tensor:
-    """Replaces the dropped samples' conditions [b, n, d] by the unconditional one [1, n, d]."""
-    return torch.where(dropped.view(-1, 1, 1), unconditional, conditions)
+    """Replaces the dropped samples' conditions [b, ...] by the unconditional one [1, ...]."""
+    ones = (1,) * (conditions.ndim - 1)
+    return torch.where(dropped.view(-1, *ones), unconditional, conditions)
 
 
 def noise_loss(predicted: Tensor, noise: Tensor) -> Tensor:

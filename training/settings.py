@@ -1,7 +1,7 @@
 """Settings of a program: typed, read from one TOML file, changed on the command line.
 
-A program's settings are a frozen dataclass of sections, each a frozen dataclass of values. An
-unknown key is an error that suggests the nearest known one, so that a misspelt setting never
+A program's settings are a frozen dataclass of sections, each a frozen dataclass of values, or a
+list of those (`[[methods]]` in TOML). An unknown key is an error that suggests the nearest known one, so that a misspelt setting never
 passes in silence.
 """
 
@@ -57,20 +57,25 @@ def to_toml(config: Any) -> str:
     """Writes settings as TOML that `load_settings` reads back to the same settings."""
     lines = []
     for section in dataclasses.fields(config):
-        lines.append(f"[{section.name}]")
-        values = dataclasses.asdict(getattr(config, section.name))
-        lines += [f"{key} = {_toml_value(value)}" for key, value in values.items()]
-        lines.append("")
+        content = getattr(config, section.name)
+        listed = isinstance(content, tuple)
+        for entry in content if listed else (content,):
+            lines.append(f"[[{section.name}]]" if listed else f"[{section.name}]")
+            values = dataclasses.asdict(entry)
+            lines += [f"{key} = {_toml_value(value)}" for key, value in values.items()]
+            lines.append("")
     return "\n".join(lines)
 
 
 def flatten(config: Any) -> dict[str, Any]:
-    """Lists settings as {"section.key": value}."""
-    return {
-        f"{section}.{key}": value
-        for section, values in dataclasses.asdict(config).items()
-        for key, value in values.items()
-    }
+    """Lists settings as {"section.key": value}, those of a list as {"section.0.key": value}."""
+    found = {}
+    for section, content in dataclasses.asdict(config).items():
+        listed = isinstance(content, tuple)
+        for number, values in enumerate(content if listed else (content,)):
+            where = f"{section}.{number}" if listed else section
+            found |= {f"{where}.{key}": value for key, value in values.items()}
+    return found
 
 
 def check_choices(config: Any, choices: Mapping[str, Sequence[str]]) -> None:
@@ -155,6 +160,8 @@ def _hint(kind: type, section: str, name: str) -> Any:
     sections = typing.get_type_hints(kind)
     if section not in sections:
         raise _unknown(f"{section}.{name}" if name else section, flatten(kind()))
+    if typing.get_origin(sections[section]) is tuple:
+        raise ConfigError(f"{section} is a list; change its entries in the file, not here.")
     hints = typing.get_type_hints(sections[section])
     if name not in hints:
         raise _unknown(f"{section}.{name}", [f"{section}.{known}" for known in hints])
@@ -218,6 +225,8 @@ def _unknown(key: str, known: typing.Iterable[str]) -> ConfigError:
 
 
 def _name(hint: Any) -> str:
+    if dataclasses.is_dataclass(hint):
+        return "a section"
     if typing.get_origin(hint) is not tuple:
         return {str: "a text", int: "an integer", float: "a number", bool: "true or false"}[hint]
     items = typing.get_args(hint)

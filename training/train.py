@@ -131,7 +131,7 @@ def _train(config: TrainConfig, workers: Workers) -> Result:
     )
     base = load_base(config.model.base).to(device)
     check_sizes(dataset.stream.sizes, base.size_step)
-    encoder = load_image_encoder(config.model.image_encoder, config.model.base)
+    encoder = load_image_encoder(config.model.image_encoder, config.model.base, config.model.reads)
     encoder.model.to(device)  # type: ignore[arg-type]
     adapter = new_adapter(config, base, encoder).to(device)
     encoded = Encoded(config, dataset, base, encoder, workers)
@@ -290,7 +290,7 @@ def dry_run(config: TrainConfig) -> str:
     """Says what the run would train, keep and take; loads everything, and changes nothing."""
     dataset = _dataset(config)
     base = load_base(config.model.base)
-    encoder = load_image_encoder(config.model.image_encoder, config.model.base)
+    encoder = load_image_encoder(config.model.image_encoder, config.model.base, config.model.reads)
     adapter = new_adapter(config, base, encoder)
     caches = cache_bytes(config, dataset, base, encoder)
     rate = speed(Workers(config.run.device).device, PRECISIONS[config.run.precision])
@@ -304,20 +304,22 @@ def new_adapter(config: TrainConfig, base: Base, encoder: ImageEncoder) -> Anime
         ModelError: the Resampler's sizes do not fit the image encoder or the base.
         WrongAdapterError: model.start is a file of other sizes.
     """
-    if config.resampler.embedding_dim != encoder.width:
+    width = base.shape.cross_attention_dim
+    projection = config.image_projection(encoder.width, width)
+    if projection.embedding_dim != encoder.width:
         raise ModelError(
             f"resampler.embedding_dim is {config.resampler.embedding_dim}, but the image encoder "
             f"{encoder.name} gives features of width {encoder.width}. Set it to {encoder.width}, "
             "or use another encoder (SD v1.5 adapters: CLIP ViT-H/14, width 1280)."
         )
-    if config.resampler.output_dim != base.shape.cross_attention_dim:
+    if projection.output_dim != width:
         raise ModelError(
             f"resampler.output_dim is {config.resampler.output_dim}, but the UNet of {base.name} "
-            f"attends to tokens of width {base.shape.cross_attention_dim}; set it to that."
+            f"attends to tokens of width {width}; set it to that."
         )
     with torch.random.fork_rng(devices=[]):  # leaves the caller's generator as it was
         torch.manual_seed(config.run.seed)
-        adapter = AnimeSketchAdapter.from_unet(base.shape, config.resampler, dtype=torch.float32)
+        adapter = AnimeSketchAdapter.from_unet(base.shape, projection, dtype=torch.float32)
     if config.model.start == "text":
         adapter.initialise_from_text(text_keys_values(base.unet))
         return adapter

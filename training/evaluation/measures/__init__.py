@@ -1,1 +1,1 @@
-"""What is measured of a picture: does it follow the prompt, the reference, is it a sketch at all."""
+"""What is measured: does a picture follow prompt and reference, is it a sketch at all."""

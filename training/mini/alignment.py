@@ -1,0 +1,105 @@
+"""The mini world's CLIP, which says how well a picture goes with a text: for measuring only.
+
+The picture's side is the embedded image encoder. The bundle holds no text side of it, as nothing
+that draws needs one; here the base's text encoder gets a projection of its own, trained on pictures
+and exact captions against the frozen embeddings of the pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from tqdm import tqdm
+from transformers import CLIPModel
+
+from animesketchnet_core.clip_input import pixel_values
+from animesketchnet_core.files import write_atomically
+from training.models import clip_tokenizer
+
+from .bundle import read_image_encoder
+from .encoder import IMAGE_SIZE, SketchCLIP
+from .workspace import seeded
+
+BATCH = 256
+LEARNING_RATE = 3e-3
+ENCODED_AT_ONCE = 100
+
+
+def load_clip(bundle: Path, text_projection: Path | None = None) -> CLIPModel:
+    """Puts the mini world's CLIP together.
+
+    Args:
+        bundle: folder of the mini models.
+        text_projection: file that `train_text_projection` wrote; None: random.
+    """
+    torch.manual_seed(9)
+    model = SketchCLIP()
+    read_image_encoder(model, bundle)
+    if text_projection is not None:
+        model.clip.text_projection.load_state_dict(load_file(text_projection))
+    return model.clip.eval().requires_grad_(False)
+
+
+def train_text_projection(
+    bundle: Path, pictures: Tensor, captions: Sequence[str], path: Path, steps: int, seed: int = 9
+) -> None:
+    """Trains the projection of texts into the pictures' space, and writes it to a file.
+
+    Args:
+        bundle: folder of the mini models.
+        pictures: [n, 3, 128, 128] uint8.
+        captions: of each picture, naming everything.
+        path: file to write.
+        steps: of 256 pictures each.
+        seed: of the order.
+    """
+    clip = load_clip(bundle)
+    images, texts = _encode(clip, pictures, captions)  # [n, e], [n, t]
+    projection = clip.text_projection.requires_grad_(True)
+    optimizer = torch.optim.AdamW(projection.parameters(), lr=LEARNING_RATE, fused=True)
+    scale = torch.tensor(2.66, requires_grad=True)  # CLIP's own start: exp is 14.3
+    optimizer.add_param_group({"params": [scale]})
+    with tqdm(range(steps), desc="alignment") as bar:
+        for step in bar:
+            chosen = torch.randint(len(images), (BATCH,), generator=seeded(seed, step))
+            loss = _contrastive(
+                images[chosen], F.normalize(projection(texts[chosen]), dim=1), scale
+            )
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            bar.set_postfix(loss=f"{loss.item():.3f}")
+    weights = {"weight": projection.weight.detach().half().contiguous()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, lambda temporary: save_file(weights, temporary))
+
+
+def _contrastive(images: Tensor, texts: Tensor, scale: Tensor) -> Tensor:
+    """CLIP's loss of unit vectors [b, e]; equal texts are each other's match."""
+    logits = scale.exp().clamp(max=100) * images @ texts.T  # [b, b]
+    same = (texts @ texts.T > 0.9999).float()
+    match = same / same.sum(1, keepdim=True)
+    return (F.cross_entropy(logits, match) + F.cross_entropy(logits.T, match)) / 2
+
+
+@torch.inference_mode()
+def _encode(clip: CLIPModel, pictures: Tensor, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Unit embeddings of the pictures [n, e], and the captions' pooled states [n, t]."""
+    tokenizer = clip_tokenizer()
+    images, texts = [], []
+    for start in tqdm(range(0, len(pictures), ENCODED_AT_ONCE), desc="encoding"):
+        chosen = slice(start, start + ENCODED_AT_ONCE)
+        fitted = F.interpolate(
+            pictures[chosen].float() / 255, IMAGE_SIZE, mode="bicubic", antialias=True
+        )
+        pixels = pixel_values(fitted.clamp(0, 1).permute(0, 2, 3, 1))
+        vision = clip.vision_model(pixels).pooler_output
+        images.append(F.normalize(clip.visual_projection(vision), dim=1))
+        ids = tokenizer(list(captions[chosen]), return_tensors="pt", padding=True).input_ids
+        texts.append(clip.text_model(ids).pooler_output)
+    return torch.cat(images).clone(), torch.cat(texts).clone()

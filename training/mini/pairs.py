@@ -1,0 +1,40 @@
+"""The mini world's pairs for an evaluation: test portraits, and prompts that ask for another face.
+
+Hair and drawing style can come from the reference only, all else from the prompt only: see
+`measure.ask_for`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from training.evaluation.cases import Pair
+
+from .measure import Case
+from .pictures import save_picture
+from .portraits import load_portraits
+from .questions import QUESTIONS
+from .styles import render
+
+NOT_SHOWN = ("tone", "grain")  # of hair, where there is none
+
+
+def draw_pairs(folder: Path, limit: int | None = None) -> list[Pair]:
+    """Draws the references and says what is asked of each.
+
+    Args:
+        folder: gets a PNG for each pair; those that are there stay.
+        limit: use only so many of the 800.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    portraits, drawings = load_portraits("test", limit)
+    pairs = []
+    for number, (face, drawing) in enumerate(zip(portraits, drawings, strict=True)):
+        case = Case.of(face, number)
+        path = folder / f"portrait-{number:03d}.png"
+        if not path.is_file():
+            save_picture(render(drawing[None], [case.style])[0], path)
+        answers = dict(zip(QUESTIONS, case.wanted.answers, strict=True))
+        shown = {q: a for q, a in answers.items() if face.hair != "bald" or q not in NOT_SHOWN}
+        pairs.append(Pair(path.stem, case.asked.caption(hair=False), path, shown))
+    return pairs
