@@ -7,7 +7,7 @@ Song et al. 2020 (arXiv:2010.02502), eq. 12 with sigma = 0, with Stable Diffusio
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -16,6 +16,10 @@ from animesketchnet_core.adapter import AnimeSketchAdapter
 
 from .models import Base
 from .unet import Sketch, install
+
+# (noisy [n, 4, h, w], timesteps [n], text [n, 77, t]) to what is added to the UNet's skip
+# connections, and to its middle block.
+Residuals = Callable[[Tensor, Tensor, Tensor], tuple[tuple[Tensor, ...], Tensor]]
 
 
 @torch.no_grad()
@@ -31,6 +35,7 @@ def ddim_sample(
     steps: int = 50,
     guidance: float = 7.5,
     batch: int = 64,
+    control: Callable[[slice], Residuals] | None = None,
 ) -> Tensor:
     """Draws pictures, as latents; `base.decode_latents` makes them visible.
 
@@ -48,6 +53,8 @@ def ddim_sample(
         steps: DDIM steps.
         guidance: 1 follows the conditions as they are, more exaggerates them.
         batch: pictures that are drawn at once.
+        control: a ControlNet's part: of the b pictures it gets those that are drawn at once. With
+            guidance both halves, "no text" and text, go through what it returns.
 
     Returns:
         float32 latents [b, 4, h, w], scaled as the UNet sees them.
@@ -66,7 +73,8 @@ def ddim_sample(
             sketch = _sketch(
                 base, adapter, features[chosen], no_features, strength[chosen], guidance
             )
-        parts.append(_denoise(base, conditions, sketch, noise[chosen], steps, guidance))
+        residuals = None if control is None else control(chosen)
+        parts.append(_denoise(base, conditions, sketch, residuals, noise[chosen], steps, guidance))
     return torch.cat(parts)
 
 
@@ -79,7 +87,13 @@ def ddim_timesteps(steps: int, total: int = 1000) -> list[int]:
 
 
 def _denoise(
-    base: Base, text: Tensor, sketch: Sketch | None, noise: Tensor, steps: int, guidance: float
+    base: Base,
+    text: Tensor,
+    sketch: Sketch | None,
+    residuals: Residuals | None,
+    noise: Tensor,
+    steps: int,
+    guidance: float,
 ) -> Tensor:
     alphas, dtype = base.alphas_cumprod, base.unet.dtype
     latents = noise.to(base.device, torch.float32)
@@ -89,11 +103,14 @@ def _denoise(
         now, then = alphas[t], alphas[max(t - stride, 0)]  # set_alpha_to_one is False in SD v1
         both = latents.repeat(copies, 1, 1, 1).to(dtype)
         timestep = torch.full((len(both),), t, device=latents.device)
+        down, middle = (None, None) if residuals is None else residuals(both, timestep, text)
         predicted = base.unet(
             both,
             timestep,
             text,
             cross_attention_kwargs=None if sketch is None else sketch.kwargs(),
+            down_block_additional_residuals=down,
+            mid_block_additional_residual=middle,
             return_dict=False,
         )[0].float()
         if copies == 2:

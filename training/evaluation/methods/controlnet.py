@@ -1,0 +1,225 @@
+"""ControlNet (Zhang et al. 2023, arXiv:2302.05543): the reference's lines guide the drawing.
+
+A copy of the UNet's encoder reads the lines and adds to the UNet's skip connections what they say.
+The v1.1 models (https://github.com/lllyasviel/ControlNet-v1-1-nightly) expect white lines on black,
+and the one for scribbles hard ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from diffusers.loaders.single_file_utils import convert_controlnet_checkpoint
+from diffusers.models.controlnets.controlnet import ControlNetModel
+from torch import Tensor, nn
+
+from animesketchnet_core.weight_container import UnreadableWeightsError, open_weights
+from training.loading import ModelError, load_strictly
+from training.models import Base, fingerprint, frozen
+from training.sample import Residuals, ddim_sample
+from training.settings import ConfigError
+
+from ..cases import Case
+from ..noise import noise
+
+KINDS = ("scribble", "lineart", "lineart_anime")
+SCRIBBLE_THRESHOLD = 0.5  # of the darkest line: what is at least as dark is line, all else paper
+SD15: dict[str, Any] = {"cross_attention_dim": 768}  # v1.1's config.json, beside the defaults
+FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors")
+MARKS = (  # what reads the lines, in the three ways that files name it
+    "control_model.input_hint_block.0.weight",
+    "input_hint_block.0.weight",
+    "controlnet_cond_embedding.conv_in.weight",
+)
+
+
+class ControlNetMethod:
+    """Draws with the base and a ControlNet that reads the reference.
+
+    Attributes:
+        recipe: hashes of all weights, and the settings.
+    """
+
+    def __init__(
+        self,
+        base: Base,
+        controlnet: ControlNetModel,
+        kind: str,
+        strength: float,
+        size: tuple[int, int],
+        steps: int = 50,
+        guidance: float = 7.5,
+        batch: int = 8,
+    ) -> None:
+        """Puts the ControlNet beside the base, on its device and in its precision.
+
+        Args:
+            base: the frozen model, where and as it is to compute.
+            controlnet: as `open_controlnet` reads it.
+            kind: of lines that it reads: "scribble", "lineart" or "lineart_anime".
+            strength: factor of what it adds; 1 is usual.
+            size: (height, width) of the pictures, multiples of `base.size_step`.
+            steps: DDIM steps.
+            guidance: classifier-free; "no text" sees the lines, too.
+            batch: pictures that are drawn at once.
+
+        Raises:
+            ConfigError: an unknown kind.
+            ModelError: the ControlNet is made for another UNet.
+        """
+        if kind not in KINDS:
+            raise ConfigError(f"A ControlNet's kind is one of {', '.join(KINDS)}, not {kind!r}.")
+        _check_fits(base, controlnet)
+        models = (base.unet, base.vae, base.text_encoder, controlnet)
+        settings = (kind, strength, size, steps, guidance, base.unet.dtype)
+        self.recipe = " ".join(["controlnet", *map(fingerprint, models), *map(str, settings)])
+        nn.Module.to(controlnet, base.device, base.unet.dtype)  # ModelMixin.to warns at each cast
+        self._base = base
+        self._controlnet = controlnet
+        self._kind = kind
+        self._strength = strength
+        self._size = size
+        self._steps = steps
+        self._guidance = guidance
+        self._batch = batch
+
+    @torch.no_grad()
+    def draw(self, cases: Sequence[Case]) -> list[Tensor]:
+        """Draws one picture for each case, [h, w, 3] float32 in [0, 1] on the CPU.
+
+        Raises:
+            DataError: a reference cannot be read.
+            ValueError: a pair has none.
+        """
+        height, width = (side // self._base.latent_scale for side in self._size)
+        channels = int(self._base.unet.config["in_channels"])
+        references = [case.pair.reference_picture() for case in cases]
+        lines = torch.cat([control_image(each, self._kind, self._size) for each in references])
+        latents = ddim_sample(
+            self._base,
+            adapter=None,
+            text=[case.pair.prompt for case in cases],
+            features=None,
+            no_features=None,
+            alpha=0.0,
+            noise=torch.cat([noise(case, channels, height, width) for case in cases]),
+            steps=self._steps,
+            guidance=self._guidance,
+            batch=self._batch,
+            control=lambda chosen: self._residuals(lines[chosen]),
+        )
+        pictures = [self._base.decode_latents(part).cpu() for part in latents.split(self._batch)]
+        return list(torch.cat(pictures).float().movedim(1, -1))
+
+    def _residuals(self, lines: Tensor) -> Residuals:
+        """What the ControlNet adds for these lines [b, 3, h, w]."""
+        lines = lines.to(self._base.device, self._controlnet.dtype)
+
+        def residuals(
+            noisy: Tensor, timesteps: Tensor, text: Tensor
+        ) -> tuple[tuple[Tensor, ...], Tensor]:
+            copies = len(noisy) // len(lines)  # 2 with guidance
+            seen = lines.repeat(copies, 1, 1, 1)
+            down, middle = self._controlnet(
+                noisy, timesteps, text, seen, self._strength, return_dict=False
+            )
+            return tuple(down), middle
+
+        return residuals
+
+
+def control_image(picture: Tensor, kind: str, size: tuple[int, int]) -> Tensor:
+    """Makes what a ControlNet reads of a sketch: the whole of it, white lines on black.
+
+    Args:
+        picture: [1, h, w, 3] in [0, 1], dark lines on white.
+        kind: "scribble" makes the lines hard, 0 or 1 (see SCRIBBLE_THRESHOLD).
+        size: (height, width); the sketch lies in the middle, what it does not fill is paper.
+
+    Returns:
+        float32 [1, 3, *size] in [0, 1], the channels equal.
+    """
+    grey = picture.mean(-1).unsqueeze(1)  # [1, 1, h, w]
+    scale = min(size[0] / grey.shape[2], size[1] / grey.shape[3])
+    height, width = (max(1, round(scale * side)) for side in grey.shape[2:])
+    if (height, width) != tuple(grey.shape[2:]):
+        grey = F.interpolate(grey, (height, width), mode="bicubic", antialias=True).clamp(0, 1)
+    top, left = (size[0] - height) // 2, (size[1] - width) // 2
+    lines = F.pad(1 - grey, (left, size[1] - width - left, top, size[0] - height - top))
+    if kind == "scribble":
+        lines = ((lines > 0) & (lines >= SCRIBBLE_THRESHOLD * lines.max())).float()
+    return lines.repeat(1, 3, 1, 1)
+
+
+def open_controlnet(source: str | Path, setting: str) -> ControlNetModel:
+    """Loads a ControlNet of Stable Diffusion v1 in float32 on the CPU, frozen.
+
+    Args:
+        source: a diffusers folder, or a single file as ComfyUI reads it.
+        setting: that names it, for messages.
+
+    Raises:
+        ModelError: it is missing, damaged, incomplete, or no such ControlNet.
+    """
+    path = Path(source)
+    try:
+        return frozen(_from_file(path) if path.is_file() else _from_folder(path))
+    except (ModelError, UnreadableWeightsError, OSError) as error:
+        raise ModelError(
+            f"{setting} is {source}, which cannot be loaded. {error} Expected is a ControlNet of "
+            "Stable Diffusion v1.5: a diffusers folder (config.json, "
+            f"{FILES[0]}), or a file such as control_v11p_sd15_lineart_fp16.safetensors."
+        ) from error
+
+
+def _from_folder(folder: Path) -> ControlNetModel:
+    weights = next((folder / name for name in FILES if (folder / name).is_file()), None)
+    if weights is None or not (folder / "config.json").is_file():
+        raise ModelError(f"There is no config.json, or no {FILES[0]} beside it.")
+    config = ControlNetModel.load_config(folder)
+    if (name := config.get("_class_name", "ControlNetModel")) != "ControlNetModel":  # type: ignore[union-attr]
+        raise ModelError(f"Its config.json says that it is a {name}.")
+    model: ControlNetModel = ControlNetModel.from_config(config)  # type: ignore[assignment]
+    load_strictly(model, _read(weights), weights)
+    return model
+
+
+def _from_file(path: Path) -> ControlNetModel:
+    weights = _read(path)
+    if not any(mark in weights for mark in MARKS):
+        raise ModelError(f"It holds no ControlNet: it has none of {', '.join(MARKS)}.")
+    model = ControlNetModel(**SD15)
+    converted = convert_controlnet_checkpoint(weights, model.config)
+    present = {key: value for key, value in converted.items() if value is not None}
+    load_strictly(model, present, path)
+    return model
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    file = open_weights(path)
+    return {key: file.read(key).float() for key in file.shapes}
+
+
+def _check_fits(base: Base, controlnet: ControlNetModel) -> None:
+    """Refuses a ControlNet that copies another encoder than this UNet's."""
+    for key in ("in_channels", "block_out_channels", "layers_per_block", "cross_attention_dim"):
+        theirs, ours = controlnet.config[key], base.unet.config[key]
+        if _plain(theirs) != _plain(ours):
+            raise ModelError(
+                f"The ControlNet has {key} {_plain(theirs)} and the UNet of {base.name} "
+                f"{_plain(ours)}: it is made for another base model."
+            )
+    scale = 2 ** (len(controlnet.config["conditioning_embedding_out_channels"]) - 1)
+    if scale != base.latent_scale:
+        raise ModelError(
+            f"The ControlNet reads {scale} x {scale} pixels for one latent, and {base.name} has "
+            f"{base.latent_scale} x {base.latent_scale}: it is made for another base model."
+        )
+
+
+def _plain(value: object) -> object:
+    return list(value) if isinstance(value, (list, tuple)) else value
