@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,13 @@ from torch import Tensor
 
 from tests import tiny_world
 from training.evaluation.cases import Case, Pair
+from training.evaluation.config import DrawSettings
 from training.evaluation.methods import controlnet as module
 from training.evaluation.methods.controlnet import (
     ControlNetMethod,
     control_image,
     open_controlnet,
+    read_controlnet,
 )
 from training.evaluation.noise import noise
 from training.loading import ModelError
@@ -68,6 +71,15 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> list[Case]:
     return cases
 
 
+def method_of(
+    base: Base, controlnet: ControlNetModel, guidance: float = 7.5, batch: int = 2
+) -> ControlNetMethod:
+    settings = DrawSettings(
+        height=SIZE[0], width=SIZE[1], steps=STEPS, guidance=guidance, batch=batch
+    )
+    return ControlNetMethod(base, controlnet, "lineart", 0.7, settings, "weights")
+
+
 def conditions(base: Base, cases: list[Case]) -> tuple[Tensor, Tensor, Tensor]:
     """Text, lines and noise of the cases."""
     references = [case.pair.reference_picture() for case in cases]
@@ -92,11 +104,12 @@ def with_diffusers(
     )  # fmt: skip
     pipeline.set_progress_bar_config(disable=True)
     _, lines, start = conditions(base, cases)
-    return pipeline(
+    drawn: Any = pipeline(
         [case.pair.prompt for case in cases], image=lines, latents=start,
         num_inference_steps=STEPS, guidance_scale=guidance, controlnet_conditioning_scale=0.7,
         output_type=output,
-    ).images  # fmt: skip
+    )  # fmt: skip
+    return drawn.images
 
 
 @pytest.mark.parametrize("guidance", [1.0, 7.5])
@@ -105,7 +118,7 @@ def test_the_latents_are_diffusers(
 ) -> None:
     theirs = with_diffusers(base, controlnet, cases, guidance, "latent")
     text, lines, start = conditions(base, cases)
-    method = ControlNetMethod(base, controlnet, "lineart", 0.7, SIZE, STEPS, guidance)
+    method = method_of(base, controlnet, guidance)
 
     def draw(control: Any) -> Tensor:
         return ddim_sample(
@@ -123,7 +136,7 @@ def test_the_latents_are_diffusers(
 def test_the_pictures_are_diffusers_and_do_not_depend_on_their_neighbours(
     base: Base, controlnet: ControlNetModel, cases: list[Case]
 ) -> None:
-    method = ControlNetMethod(base, controlnet, "lineart", 0.7, SIZE, STEPS, 5.0, batch=2)
+    method = method_of(base, controlnet, 5.0)
     drawn = method.draw(cases)
     assert [tuple(picture.shape) for picture in drawn] == [(*SIZE, 3)] * 3
     theirs = with_diffusers(base, controlnet, cases, 5.0, "pt").movedim(1, -1)
@@ -133,20 +146,9 @@ def test_the_pictures_are_diffusers_and_do_not_depend_on_their_neighbours(
     assert (drawn[0] - drawn[1]).abs().max() > 1e-2
 
 
-def test_half_precision_is_the_bases(base: Base, cases: list[Case]) -> None:
-    half = copy.deepcopy(base).to("cpu", torch.bfloat16)
-    whole, model = loud_controlnet(base), loud_controlnet(base)
-    exact = ControlNetMethod(base, whole, "lineart", 0.7, SIZE, STEPS).draw(cases[:1])[0]
-    [rough] = ControlNetMethod(half, model, "lineart", 0.7, SIZE, STEPS).draw(cases[:1])
-    assert model.dtype == torch.bfloat16
-    assert rough.dtype == torch.float32
-    assert 0 < (rough - exact).abs().max() < 0.1
-
-
 def test_a_pair_without_a_reference_is_an_error(base: Base, controlnet: ControlNetModel) -> None:
-    method = ControlNetMethod(base, controlnet, "lineart", 1.0, SIZE, STEPS)
     with pytest.raises(ValueError, match="pair p9 has no reference"):
-        method.draw([Case(Pair("p9", "a girl"), 0)])
+        method_of(base, controlnet).draw([Case(Pair("p9", "a girl"), 0)])
 
 
 def test_the_control_image_is_the_whole_sketch_in_white_on_black() -> None:
@@ -182,15 +184,24 @@ def test_scribbles_are_hard_lines() -> None:
 
 
 @pytest.mark.parametrize("name", module.FILES)
-def test_a_folder_of_diffusers_is_read(
-    base: Base, controlnet: ControlNetModel, tmp_path: Path, name: str
+def test_a_folder_of_diffusers_draws_in_the_bases_precision(
+    base: Base, controlnet: ControlNetModel, cases: list[Case], tmp_path: Path, name: str
 ) -> None:
     controlnet.save_pretrained(tmp_path)
     (tmp_path / module.FILES[0]).rename(tmp_path / name)
-    read = open_controlnet(str(tmp_path), "methods.controlnet")
-    assert fingerprint(read) == fingerprint(controlnet)
-    assert not read.training
-    ControlNetMethod(base, read, "scribble", 1.0, SIZE)
+    settings = method_of(base, controlnet).settings
+    half = copy.deepcopy(base).to("cpu", torch.bfloat16)
+    exact, rough = (
+        open_controlnet(each, "base", tmp_path, "lineart", 0.7, settings) for each in (base, half)
+    )
+    assert exact.weights == rough.weights == f"base {fingerprint(controlnet)}"
+    assert (exact.controlnet.dtype, rough.controlnet.dtype) == (torch.float32, torch.bfloat16)
+    [known], [same], [near] = (
+        method.draw(cases[:1]) for method in (method_of(base, controlnet), exact, rough)
+    )
+    assert torch.equal(same, known)
+    assert near.dtype == torch.float32
+    assert 0 < (near - known).abs().max() < 0.1
 
 
 RENAMED = (  # diffusers' names to those of the latent-diffusion repository, for two levels
@@ -239,7 +250,7 @@ def test_a_single_file_is_read(
     assert f"{prefix}zero_convs.3.0.weight" in weights
     path = tmp_path / f"control.{form}"
     save_file(weights, path) if form == "safetensors" else torch.save(weights, path)
-    assert fingerprint(open_controlnet(path, "methods.controlnet")) == fingerprint(model)
+    assert fingerprint(read_controlnet(path)) == fingerprint(model)
 
 
 def test_a_single_file_of_diffusers_is_read(
@@ -247,7 +258,7 @@ def test_a_single_file_of_diffusers_is_read(
 ) -> None:
     monkeypatch.setattr(module, "SD15", dict(controlnet.config))
     save_file(controlnet.state_dict(), tmp_path / "control.safetensors")
-    read = open_controlnet(tmp_path / "control.safetensors", "methods.controlnet")
+    read = read_controlnet(tmp_path / "control.safetensors")
     assert fingerprint(read) == fingerprint(controlnet)
 
 
@@ -255,56 +266,53 @@ def test_what_is_no_controlnet_is_refused(
     controlnet: ControlNetModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "SD15", dict(controlnet.config))
-    setting = r"^methods\.controlnet is .*"
-    with pytest.raises(ModelError, match=setting + "no config.json(.|\n)*Expected is a Contr"):
-        open_controlnet(tmp_path / "missing", "methods.controlnet")
+    said = "^The ControlNet .* cannot be loaded.*"
+    with pytest.raises(ModelError, match=said + "no config.json.* Expected is one of"):
+        read_controlnet(tmp_path / "missing")
     path = tmp_path / "x.safetensors"
     path.write_text("<html>")
-    with pytest.raises(ModelError, match=setting + "a web page"):
-        open_controlnet(path, "methods.controlnet")
+    with pytest.raises(ModelError, match=said + "a web page"):
+        read_controlnet(path)
     save_file({"lora.down.weight": torch.zeros(1)}, path)
-    with pytest.raises(ModelError, match=setting + "holds no ControlNet.*input_hint_block"):
-        open_controlnet(path, "methods.controlnet")
+    with pytest.raises(ModelError, match=said + "holds no ControlNet.*input_hint_block"):
+        read_controlnet(path)
     save_file({"control_model.input_hint_block.0.weight": torch.zeros(1)}, path)
-    with pytest.raises(ModelError, match=setting + "do not fit ControlNetModel"):
-        open_controlnet(path, "methods.controlnet")
+    with pytest.raises(ModelError, match=said + "do not fit ControlNetModel"):
+        read_controlnet(path)
     controlnet.save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"_class_name": "T2IAdapter"}))
-    with pytest.raises(ModelError, match=setting + "says that it is a T2IAdapter"):
-        open_controlnet(tmp_path, "methods.controlnet")
+    with pytest.raises(ModelError, match=said + "says that it is a T2IAdapter"):
+        read_controlnet(tmp_path)
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(ModelError, match=setting + r"config\.json"):
-        open_controlnet(tmp_path, "methods.controlnet")
+    with pytest.raises(ModelError, match=said + r"config\.json"):
+        read_controlnet(tmp_path)
 
 
-def test_a_controlnet_of_another_base_and_an_unknown_kind_are_refused(base: Base) -> None:
-    coarse = loud_controlnet(base, (4, 5, 6))
+def test_a_controlnet_of_another_base_and_an_unknown_control_are_refused(
+    base: Base, tmp_path: Path
+) -> None:
+    def opened(controlnet: ControlNetModel, control: str = "lineart") -> ControlNetMethod:
+        controlnet.save_pretrained(tmp_path)
+        return open_controlnet(base, "base", tmp_path, control, 1.0, DrawSettings())
+
     with pytest.raises(ModelError, match=r"4 x 4 pixels for one latent, and .* 2 x 2"):
-        ControlNetMethod(base, coarse, "lineart", 1.0, SIZE)
-    other = ControlNetModel(**tiny_world_config(cross_attention_dim=32))
-    with pytest.raises(ModelError, match=r"cross_attention_dim 32 and the UNet of .* 24"):
-        ControlNetMethod(base, other, "lineart", 1.0, SIZE)
-    with pytest.raises(ConfigError, match="scribble, lineart, lineart_anime, not 'canny'"):
-        ControlNetMethod(base, loud_controlnet(base), "canny", 1.0, SIZE)
-
-
-def tiny_world_config(**changes: Any) -> dict[str, Any]:
-    """The configuration of a ControlNet for tiny_world's UNet."""
+        opened(loud_controlnet(base, (4, 5, 6)))
     own = ("sample_size", "out_channels", "up_block_types")
-    unet = {key: value for key, value in tiny_world.UNET.items() if key not in own}
-    return unet | {"conditioning_embedding_out_channels": (4, 6)} | changes
+    unet: Any = {key: value for key, value in tiny_world.UNET.items() if key not in own}
+    with pytest.raises(ModelError, match=r"cross_attention_dim 32 and the UNet of .* 24"):
+        opened(ControlNetModel(**unet | {"cross_attention_dim": 32}))
+    with pytest.raises(ConfigError, match="'canny'; expected one of scribble, lineart, lineart_an"):
+        opened(loud_controlnet(base), "canny")
 
 
 def test_the_recipe_follows_weights_and_settings(base: Base, controlnet: ControlNetModel) -> None:
-    def recipe(model: ControlNetModel = controlnet, **changes: Any) -> str:
-        settings = {"kind": "lineart", "strength": 1.0, "size": SIZE, "steps": 4, "guidance": 7.5}
-        return ControlNetMethod(base, model, **settings | changes).recipe
-
-    other = copy.deepcopy(controlnet)
-    other.conv_in.weight += 1
-    changes: Any = ({}, {"kind": "scribble"}, {"strength": 0.5}, {"size": (24, 40)}, {"steps": 5},
-               {"guidance": 7.0}, {"model": other})  # fmt: skip
-    recipes = [recipe(**change) for change in changes]
-    assert len(set(recipes)) == len(recipes)
-    assert recipe(batch=1) == recipe()
+    method = method_of(base, controlnet)
+    changes: Any = (
+        {"height": 24}, {"width": 40}, {"steps": 5}, {"guidance": 7.0}
+    )  # fmt: skip
+    others: Any = ({"control": "scribble"}, {"alpha": 0.5}, {"weights": "other"})
+    recipes = [replace(method, **change).recipe for change in ({}, *others)]
+    recipes += [replace(method, settings=replace(method.settings, **c)).recipe for c in changes]
+    assert len(set(recipes)) == 8
+    assert method_of(base, controlnet, batch=1).recipe == method.recipe

@@ -8,6 +8,7 @@ and the one for scribbles hard ones.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,10 @@ from training.sample import Residuals, ddim_sample
 from training.settings import ConfigError
 
 from ..cases import Case
+from ..config import DrawSettings
 from ..noise import noise
 
-KINDS = ("scribble", "lineart", "lineart_anime")
+CONTROLS = ("scribble", "lineart", "lineart_anime")
 SCRIBBLE_THRESHOLD = 0.5  # of the darkest line: what is at least as dark is line, all else paper
 SD15: dict[str, Any] = {"cross_attention_dim": 768}  # v1.1's config.json, beside the defaults
 FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors")
@@ -37,57 +39,34 @@ MARKS = (  # what reads the lines, in the three ways that files name it
 )
 
 
+@dataclass
 class ControlNetMethod:
-    """Draws with the base and a ControlNet that reads the reference.
+    """A base and a ControlNet that reads the reference.
 
     Attributes:
-        recipe: hashes of all weights, and the settings.
+        base: on the device that draws, in the precision that it draws in.
+        controlnet: on the same device, in the same precision.
+        control: what it reads: "scribble", "lineart" or "lineart_anime".
+        alpha: factor of what it adds; 1 is its own.
+        settings: size, steps, guidance and batch.
+        weights: hashes of all weights.
     """
 
-    def __init__(
-        self,
-        base: Base,
-        controlnet: ControlNetModel,
-        kind: str,
-        strength: float,
-        size: tuple[int, int],
-        steps: int = 50,
-        guidance: float = 7.5,
-        batch: int = 8,
-    ) -> None:
-        """Puts the ControlNet beside the base, on its device and in its precision.
+    base: Base
+    controlnet: ControlNetModel
+    control: str
+    alpha: float
+    settings: DrawSettings
+    weights: str
 
-        Args:
-            base: the frozen model, where and as it is to compute.
-            controlnet: as `open_controlnet` reads it.
-            kind: of lines that it reads: "scribble", "lineart" or "lineart_anime".
-            strength: factor of what it adds; 1 is usual.
-            size: (height, width) of the pictures, multiples of `base.size_step`.
-            steps: DDIM steps.
-            guidance: classifier-free; "no text" sees the lines, too.
-            batch: pictures that are drawn at once.
+    @property
+    def recipe(self) -> str:
+        """All that decides a picture beside its case."""
+        s = self.settings
+        drawn = (s.height, s.width, s.steps, s.guidance, self.base.unet.dtype)
+        return f"controlnet 1, {self.weights}, {drawn}, {self.control}, alpha {self.alpha:g}"
 
-        Raises:
-            ConfigError: an unknown kind.
-            ModelError: the ControlNet is made for another UNet.
-        """
-        if kind not in KINDS:
-            raise ConfigError(f"A ControlNet's kind is one of {', '.join(KINDS)}, not {kind!r}.")
-        _check_fits(base, controlnet)
-        models = (base.unet, base.vae, base.text_encoder, controlnet)
-        settings = (kind, strength, size, steps, guidance, base.unet.dtype)
-        self.recipe = " ".join(["controlnet", *map(fingerprint, models), *map(str, settings)])
-        nn.Module.to(controlnet, base.device, base.unet.dtype)  # ModelMixin.to warns at each cast
-        self._base = base
-        self._controlnet = controlnet
-        self._kind = kind
-        self._strength = strength
-        self._size = size
-        self._steps = steps
-        self._guidance = guidance
-        self._batch = batch
-
-    @torch.no_grad()
+    @torch.inference_mode()
     def draw(self, cases: Sequence[Case]) -> list[Tensor]:
         """Draws one picture for each case, [h, w, 3] float32 in [0, 1] on the CPU.
 
@@ -95,49 +74,50 @@ class ControlNetMethod:
             DataError: a reference cannot be read.
             ValueError: a pair has none.
         """
-        height, width = (side // self._base.latent_scale for side in self._size)
-        channels = int(self._base.unet.config["in_channels"])
+        size = (self.settings.height, self.settings.width)
+        height, width = (side // self.base.latent_scale for side in size)
+        channels = int(self.base.unet.config["in_channels"])
         references = [case.pair.reference_picture() for case in cases]
-        lines = torch.cat([control_image(each, self._kind, self._size) for each in references])
+        lines = torch.cat([control_image(each, self.control, size) for each in references])
         latents = ddim_sample(
-            self._base,
+            self.base,
             adapter=None,
             text=[case.pair.prompt for case in cases],
             features=None,
             no_features=None,
             alpha=0.0,
             noise=torch.cat([noise(case, channels, height, width) for case in cases]),
-            steps=self._steps,
-            guidance=self._guidance,
-            batch=self._batch,
+            steps=self.settings.steps,
+            guidance=self.settings.guidance,
+            batch=self.settings.batch,
             control=lambda chosen: self._residuals(lines[chosen]),
         )
-        pictures = [self._base.decode_latents(part).cpu() for part in latents.split(self._batch)]
-        return list(torch.cat(pictures).float().movedim(1, -1))
+        pictures = [self.base.decode_latents(one) for one in latents.split(1)]
+        return [picture[0].movedim(0, -1).float().cpu() for picture in pictures]
 
     def _residuals(self, lines: Tensor) -> Residuals:
         """What the ControlNet adds for these lines [b, 3, h, w]."""
-        lines = lines.to(self._base.device, self._controlnet.dtype)
+        lines = lines.to(self.base.device, self.controlnet.dtype)
 
         def residuals(
             noisy: Tensor, timesteps: Tensor, text: Tensor
         ) -> tuple[tuple[Tensor, ...], Tensor]:
             copies = len(noisy) // len(lines)  # 2 with guidance
             seen = lines.repeat(copies, 1, 1, 1)
-            down, middle = self._controlnet(
-                noisy, timesteps, text, seen, self._strength, return_dict=False
+            down, middle = self.controlnet(
+                noisy, timesteps, text, seen, self.alpha, return_dict=False
             )
             return tuple(down), middle
 
         return residuals
 
 
-def control_image(picture: Tensor, kind: str, size: tuple[int, int]) -> Tensor:
+def control_image(picture: Tensor, control: str, size: tuple[int, int]) -> Tensor:
     """Makes what a ControlNet reads of a sketch: the whole of it, white lines on black.
 
     Args:
         picture: [1, h, w, 3] in [0, 1], dark lines on white.
-        kind: "scribble" makes the lines hard, 0 or 1 (see SCRIBBLE_THRESHOLD).
+        control: "scribble" makes the lines hard, 0 or 1 (see SCRIBBLE_THRESHOLD).
         size: (height, width); the sketch lies in the middle, what it does not fill is paper.
 
     Returns:
@@ -150,29 +130,53 @@ def control_image(picture: Tensor, kind: str, size: tuple[int, int]) -> Tensor:
         grey = F.interpolate(grey, (height, width), mode="bicubic", antialias=True).clamp(0, 1)
     top, left = (size[0] - height) // 2, (size[1] - width) // 2
     lines = F.pad(1 - grey, (left, size[1] - width - left, top, size[0] - height - top))
-    if kind == "scribble":
+    if control == "scribble":
         lines = ((lines > 0) & (lines >= SCRIBBLE_THRESHOLD * lines.max())).float()
     return lines.repeat(1, 3, 1, 1)
 
 
-def open_controlnet(source: str | Path, setting: str) -> ControlNetModel:
-    """Loads a ControlNet of Stable Diffusion v1 in float32 on the CPU, frozen.
+def open_controlnet(
+    base: Base, base_weights: str, weights: Path, control: str, alpha: float, settings: DrawSettings
+) -> ControlNetMethod:
+    """Loads a ControlNet and puts it beside the base.
 
     Args:
-        source: a diffusers folder, or a single file as ComfyUI reads it.
-        setting: that names it, for messages.
+        base: on its device, in its precision.
+        base_weights: hash of the base's weights.
+        weights: the ControlNet's folder or file (see `read_controlnet`).
+        control: what it reads: "scribble", "lineart" or "lineart_anime".
+        alpha: factor of what it adds.
+        settings: how it draws.
+
+    Raises:
+        ConfigError: an unknown control.
+        ModelError: there is no ControlNet, or it is made for another base.
+    """
+    if control not in CONTROLS:
+        raise ConfigError(f"control is {control!r}; expected one of {', '.join(CONTROLS)}.")
+    controlnet = read_controlnet(weights)
+    _check_fits(base, controlnet, weights)
+    hashes = f"{base_weights} {fingerprint(controlnet)}"
+    nn.Module.to(controlnet, base.device, base.unet.dtype)  # ModelMixin.to warns at each cast
+    return ControlNetMethod(base, controlnet, control, alpha, settings, hashes)
+
+
+def read_controlnet(path: Path) -> ControlNetModel:
+    """Reads a ControlNet of Stable Diffusion v1 in float32 on the CPU, frozen.
+
+    Args:
+        path: a diffusers folder, or a single file as ComfyUI reads it.
 
     Raises:
         ModelError: it is missing, damaged, incomplete, or no such ControlNet.
     """
-    path = Path(source)
     try:
         return frozen(_from_file(path) if path.is_file() else _from_folder(path))
     except (ModelError, UnreadableWeightsError, OSError) as error:
         raise ModelError(
-            f"{setting} is {source}, which cannot be loaded. {error} Expected is a ControlNet of "
-            "Stable Diffusion v1.5: a diffusers folder (config.json, "
-            f"{FILES[0]}), or a file such as control_v11p_sd15_lineart_fp16.safetensors."
+            f"The ControlNet {path} cannot be loaded. {error} Expected is one of Stable Diffusion "
+            f"v1.5: a diffusers folder (config.json, {FILES[0]}), or a file such as "
+            "control_v11p_sd15_lineart_fp16.safetensors."
         ) from error
 
 
@@ -204,20 +208,20 @@ def _read(path: Path) -> dict[str, Tensor]:
     return {key: file.read(key).float() for key in file.shapes}
 
 
-def _check_fits(base: Base, controlnet: ControlNetModel) -> None:
+def _check_fits(base: Base, controlnet: ControlNetModel, path: Path) -> None:
     """Refuses a ControlNet that copies another encoder than this UNet's."""
     for key in ("in_channels", "block_out_channels", "layers_per_block", "cross_attention_dim"):
         theirs, ours = controlnet.config[key], base.unet.config[key]
         if _plain(theirs) != _plain(ours):
             raise ModelError(
-                f"The ControlNet has {key} {_plain(theirs)} and the UNet of {base.name} "
+                f"The ControlNet {path} has {key} {_plain(theirs)} and the UNet of {base.name} "
                 f"{_plain(ours)}: it is made for another base model."
             )
     scale = 2 ** (len(controlnet.config["conditioning_embedding_out_channels"]) - 1)
     if scale != base.latent_scale:
         raise ModelError(
-            f"The ControlNet reads {scale} x {scale} pixels for one latent, and {base.name} has "
-            f"{base.latent_scale} x {base.latent_scale}: it is made for another base model."
+            f"The ControlNet {path} reads {scale} x {scale} pixels for one latent, and {base.name} "
+            f"has {base.latent_scale} x {base.latent_scale}: it is made for another base model."
         )
 
 
