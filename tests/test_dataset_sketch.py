@@ -271,7 +271,7 @@ def test_settings_that_contradict_each_other_are_refused(tmp_path: Path) -> None
         ({"method": "anime2sketch", "weights": "/none"}, "there is no file /none"),
         ({"method": "onnx"}, r"needs sketch.weights, and it is empty. .* \[1, 3, height, width\]"),
         ({"method": "anime2sketch", "weights": "wrong"}, "sketch.weights is .*not a weight file"),
-        ({"method": "onnx", "weights": "wrong"}, "which onnxruntime cannot open"),
+        ({"method": "onnx", "weights": "wrong"}, "onnxruntime cannot open"),
         ({"method": "onnx", "weights": "fixed"}, "512 x 512 pixels only, and sketch.tile is 1024"),
         ({"method": "onnx", "weights": "fixed", "tile": 1000}, "tile is 1000; expected a multiple"),
     ],

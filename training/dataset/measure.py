@@ -26,6 +26,7 @@ from training.loading import ModelError
 from . import stages
 from .images import PictureError, Pixels, sha256_of, to_grey
 from .ledger import Outcome, Picture
+from .onnx_session import open_session
 from .quality.lettering import Read, TextBox, open_reader
 from .quality.medium import GRID, Mask, look_at
 from .quality.overlays import CORNER, THUMBNAIL, corners_of, thumbnail_of
@@ -34,6 +35,7 @@ from .work import Work
 
 LEAST_SIDE = 16
 """Pixels; below, no figure means anything."""
+_CLASSIFIER = "an ONNX network such as deepghs/anime_real_cls, or to be left empty"
 _VERSION = 1  # of the figures: with another one they are taken again
 
 Classify = Callable[[Pixels], float]
@@ -220,8 +222,7 @@ def open_classifier(path: Path, threads: int = 0) -> Classify:
     """
     if not path.is_file():
         raise ModelError(
-            f"filter.classifier is {path}, and there is no such file. Needed is an ONNX network "
-            "such as deepghs/anime_real_cls; or leave filter.classifier empty."
+            f"filter.classifier is {path}, and there is no such file. It wants {_CLASSIFIER}."
         )
     session, given, size = _open_network(path, threads)
 
@@ -241,24 +242,7 @@ def open_classifier(path: Path, threads: int = 0) -> Classify:
 
 def _open_network(path: Path, threads: int) -> tuple[Any, str, tuple[int, int]]:
     """The session, its input's name, and the width and height of the pictures that it takes."""
-    import onnxruntime  # takes half a second
-    from onnxruntime.capi import (
-        onnxruntime_pybind11_state as errors,  # pyright: ignore[reportAttributeAccessIssue]
-    )
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = threads, 3
-    try:
-        session = onnxruntime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"]
-        )
-    except (
-        errors.Fail, errors.InvalidArgument, errors.InvalidGraph, errors.InvalidProtobuf,
-        errors.NoModel, errors.NotImplemented, errors.RuntimeException,
-    ) as error:  # fmt: skip
-        raise ModelError(
-            f"filter.classifier is {path}, which onnxruntime cannot open ({error})."
-        ) from error
+    session = open_session(path, f"filter.classifier wants {_CLASSIFIER}.", threads=threads)
     inputs = session.get_inputs()
     shape = inputs[0].shape if len(inputs) == 1 else []
     if len(shape) != 4 or shape[1] != 3:

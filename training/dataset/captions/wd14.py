@@ -24,6 +24,7 @@ from training.loading import ModelError
 
 from ..config import CaptionSettings
 from ..images import PictureError, Pixels
+from ..onnx_session import open_session
 from .colour_words import word_set
 
 SETTING = "caption.tagger"
@@ -157,7 +158,8 @@ def open_tagger(settings: CaptionSettings, device: torch.device, threads: int = 
         if not (folder / name).is_file():
             raise ModelError(f"{SETTING} is {folder}, where there is no {name}. Use {SOURCE}.")
     names, kinds = _vocabulary(folder / "selected_tags.csv")
-    session = _session(folder / "model.onnx", device, threads)
+    needed = f"{SETTING} wants {SOURCE}."
+    session = open_session(folder / "model.onnx", needed, device, threads)
     inputs, outputs = session.get_inputs(), session.get_outputs()
     shape, tags = list(inputs[0].shape), outputs[0].shape[-1]
     square = len(shape) == 4 and shape[1] == shape[2] and isinstance(shape[1], int)
@@ -183,27 +185,4 @@ def _vocabulary(path: Path) -> tuple[list[str], list[str]]:
         raise ModelError(
             f"{path} cannot be read ({error!r}); expected is a table with the columns name and "
             f"category. Use {SOURCE}."
-        ) from error
-
-
-def _session(path: Path, device: torch.device, threads: int) -> Any:
-    import onnxruntime
-    from onnxruntime.capi import (
-        onnxruntime_pybind11_state as errors,  # pyright: ignore[reportAttributeAccessIssue]
-    )
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3  # errors alone
-    wanted = ["CUDAExecutionProvider"] if device.type == "cuda" else []
-    there = onnxruntime.get_available_providers()
-    providers = [name for name in (*wanted, "CPUExecutionProvider") if name in there]
-    try:
-        return onnxruntime.InferenceSession(str(path), options, providers=providers)
-    except (
-        errors.Fail, errors.InvalidArgument, errors.InvalidGraph, errors.InvalidProtobuf,
-        errors.NoModel, errors.NotImplemented, errors.RuntimeException,
-    ) as error:  # fmt: skip
-        raise ModelError(
-            f"{path} cannot be opened by onnxruntime ({error}). Use {SOURCE}."
         ) from error

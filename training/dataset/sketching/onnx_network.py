@@ -6,14 +6,10 @@ TorchScript files are not read: torch deprecated them, and they are programs, no
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnxruntime
 import torch
-from onnxruntime.capi import (
-    onnxruntime_pybind11_state as errors,  # pyright: ignore[reportAttributeAccessIssue]
-)
 from torch import Tensor
 
 from animesketchnet_core.clip_input import unit_range
@@ -21,7 +17,13 @@ from training.loading import ModelError
 
 from ..config import SketchSettings
 from ..images import PictureError
+from ..onnx_session import open_session
 from .tiles import Network
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+_NEEDED = "sketch.weights wants an ONNX network whose parts this version of onnxruntime knows."
 
 
 def open_onnx(
@@ -40,7 +42,7 @@ def open_onnx(
             it gives something else.
         PictureError: when it is run: it gives values that are not finite.
     """
-    session = _open(path, device, threads)
+    session = open_session(path, _NEEDED, device, threads)
     given = _checked_input(session, path)
     fixed = [side for side in given.shape[2:] if isinstance(side, int)]
     if any(side != settings.tile for side in fixed):
@@ -63,26 +65,7 @@ def open_onnx(
     return draw
 
 
-def _open(path: Path, device: torch.device, threads: int) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3  # errors alone
-    wanted = ["CUDAExecutionProvider"] if device.type == "cuda" else []
-    there = onnxruntime.get_available_providers()
-    providers = [name for name in (*wanted, "CPUExecutionProvider") if name in there]
-    try:
-        return onnxruntime.InferenceSession(str(path), options, providers=providers)
-    except (
-        errors.Fail, errors.InvalidArgument, errors.InvalidGraph, errors.InvalidProtobuf,
-        errors.NoModel, errors.NotImplemented, errors.RuntimeException,
-    ) as error:  # fmt: skip
-        raise ModelError(
-            f"sketch.weights is {path}, which onnxruntime cannot open ({error}). Needed is an ONNX "
-            "network whose parts this version of onnxruntime knows."
-        ) from error
-
-
-def _checked_input(session: onnxruntime.InferenceSession, path: Path) -> Any:
+def _checked_input(session: InferenceSession, path: Path) -> Any:
     """The network's one input.
 
     Raises:

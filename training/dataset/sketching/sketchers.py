@@ -27,6 +27,7 @@ from training.loading import ModelError
 
 from ..config import SketchSettings
 from ..images import Pixels
+from .onnx_network import open_onnx
 from .tiles import Network, Tiling, blend_tiles
 
 Sketcher = Callable[[Pixels], Pixels]
@@ -53,8 +54,6 @@ def open_sketcher(settings: SketchSettings, device: torch.device, threads: int =
         )
     if settings.method == "anime2sketch":
         return _anime2sketch(settings, device)
-    from .onnx_network import open_onnx  # onnxruntime takes a second to import
-
     network = open_onnx(_weights(settings, _ONNX), settings, device, threads)
     return _tiled(network, tiling_of(settings))
 
