@@ -24,7 +24,7 @@ from training.dataset.review.server import ReviewServer
 from training.dataset.work import Work
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext, Page
+    from playwright.sync_api import Browser, BrowserContext, Page, Route
 
 PICTURES = os.environ.get("ANIMESKETCHNET_PICTURES")  # a folder to draw the documentation's into
 COUNT = 8
@@ -506,6 +506,47 @@ def test_caption_typed_while_another_was_saved_is_not_lost(
     other.press("Enter")
     other.wait_for("#told", "Caption saved")
     assert [value.rpartition(", ")[2] for _, _, value in log_of(folder)] == ["mine", "theirs"]
+
+
+def test_warning_of_another_one_saved_outlives_a_slow_check(
+    review: Review, context: BrowserContext, address: str
+) -> None:
+    page = context.new_page()
+    held: list[Route] = []
+    page.route("**/api/changes*", lambda route: route.abort())
+    page.route("**/api/check", lambda route: held.append(route))
+    other = Review(page, address, name="")
+    other.press("e", "End")
+    with page.expect_request("**/api/check"):
+        page.keyboard.type(", theirs")
+    review.press("e", "End")
+    review.page.keyboard.type(", mine")
+    review.press("Enter")
+    review.wait_for("#told", "Caption saved")
+    other.press("Enter")
+    other.wait_for("form[data-caption=caption_sketch] .faults", "has saved meanwhile")
+    with page.expect_response("**/api/check"):
+        held[0].continue_()
+    page.evaluate("() => new Promise(done => setTimeout(done, 100))")  # the answer is shown
+    assert "has saved meanwhile" in other.text("form[data-caption=caption_sketch] .faults")
+
+
+def test_what_is_typed_while_a_caption_is_saved_is_not_lost(review: Review, folder: Path) -> None:
+    page = review.page
+    held: list[Route] = []
+    page.route("**/api/decide", lambda route: held.append(route), times=1)
+    review.press("e", "End")
+    page.keyboard.type(", one")
+    with page.expect_request("**/api/decide"):
+        review.press("Enter")
+    page.keyboard.type(" more")
+    page.click("[data-do=next]")  # waits until all is saved
+    held[0].continue_()
+    review.shows("pic-001")
+    assert [value.rpartition(", ")[2] for _, _, value in log_of(folder)] == ["one", "one more"]
+    review.press("ArrowLeft")
+    review.shows("pic-000")
+    assert page.input_value("#caption_sketch").endswith(", one more")
 
 
 def test_hostile_texts_do_nothing(review: Review) -> None:

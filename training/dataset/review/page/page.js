@@ -78,7 +78,7 @@ function perform(command) {
 async function begin() {
   load(await get("/api/pictures"));
   document.title = `Review: ${store.pictures.length} pictures`;
-  panel.setUp({ save: saveCaption, leave: () => document.activeElement?.blur() });
+  panel.setUp({ save: (caption) => perform({ run: () => saveTyped(caption) }) });
   grid.setUp({ open: (picture) => perform({ run: () => open(picture) }) });
   filters.setUp({ change: (change) => perform({ run: () => filter(change) }) });
   viewer.setMode(innerWidth < 700 ? "over" : "side");
@@ -195,11 +195,19 @@ async function send(entries) {
   }
 }
 
+/** Saves what was typed into a field, and leaves it unless more was typed meanwhile. */
+async function saveTyped(caption) {
+  const typed = () => panel.edited().find(([name]) => name === caption)?.[1];
+  const text = typed();
+  if (text !== undefined && !(await saveCaption(store.current, caption, text))) return;
+  if (typed() === undefined) panel.leave(caption);
+}
+
 async function saveCaption(picture, caption, text) {
   const before = picture.state.seq;
   const taken = await send([entry(picture, caption, text)]);
   if (taken) {
-    panel.fill(caption);
+    panel.saved(caption, text);
     tell("Caption saved.");
   } else if (picture.state.seq === before) {
     const { faults } = await post("/api/check", { caption, text });

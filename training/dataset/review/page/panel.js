@@ -11,19 +11,20 @@ const forms = Object.fromEntries(
 
 let picture = null;
 let shown = {}; // {caption: text as it was when it was put into its field}
+let warnings = {}; // {caption: lines that stay until its text is saved or taken back}
 
-/** Makes the panel; `save(picture, caption, text)` answers whether it was taken. */
-export function setUp({ save, leave }) {
+/** Makes the panel; `save(caption)` saves what was typed. */
+export function setUp({ save }) {
   for (const [name, form] of Object.entries(forms)) {
     const field = form.querySelector("textarea");
-    form.addEventListener("submit", async (event) => {
+    form.addEventListener("submit", (event) => {
       event.preventDefault();
-      if (!isEdited(name) || (await save(picture, name, field.value))) leave();
+      save(name);
     });
     form.addEventListener("reset", (event) => {
       event.preventDefault();
       fill(name);
-      leave();
+      leave(name);
     });
     field.addEventListener("keydown", (event) => {
       if (event.key === "Enter" && !event.isComposing) {
@@ -56,17 +57,30 @@ export const edit = (name) => {
   field.setSelectionRange(field.value.length, field.value.length);
 };
 
+export const leave = (name) => forms[name].querySelector("textarea").blur();
+
 /** The captions that were changed and not saved. */
 export const edited = () => (picture ? CAPTIONS.filter(isEdited) : []).map((name) => [name, textIn(name)]);
 
 export function tellFaults(name, faults) {
-  forms[name].querySelector(".faults").replaceChildren(...faults.map((fault) => element("li", fault)));
+  const lines = [...(warnings[name] ?? []), ...faults];
+  forms[name].querySelector(".faults").replaceChildren(...lines.map((line) => element("li", line)));
+}
+
+/** Takes note that a text was saved; what was typed since stays in its field. */
+export function saved(name, text) {
+  if (textIn(name) === text) return fill(name);
+  shown[name] = captionOf(picture, name);
+  warnings[name] = [];
+  tellFaults(name, []);
+  typed(name);
 }
 
 /** Puts the text that counts into a field. */
-export function fill(name) {
+function fill(name) {
   const text = picture ? captionOf(picture, name) : "";
   shown[name] = text;
+  warnings[name] = [];
   forms[name].querySelector("textarea").value = text;
   forms[name].classList.remove("edited");
   tellFaults(name, picture?.state.faults[name] ?? []);
@@ -137,7 +151,8 @@ function typed(name) {
 function warn(name) {
   shown[name] = captionOf(picture, name);
   const by = picture.state.last?.[0] ?? "somebody";
-  tellFaults(name, [`${by} has saved meanwhile: ${shown[name]}`, "Enter saves yours instead, Esc takes theirs."]);
+  warnings[name] = [`${by} has saved meanwhile: ${shown[name]}`, "Enter saves yours instead, Esc takes theirs."];
+  tellFaults(name, []);
 }
 
 function tellVerdict() {
