@@ -364,20 +364,6 @@ def test_missing_rapidocr_stops_measure_with_the_cure(tmp_path, monkeypatch):
         assert work.ledger.decisions("good")[0][2].verdict == "failed"
 
 
-def test_borderline_gives_the_nearest_on_both_sides(tmp_path):
-    with open_work(tmp_path, filter=WITHOUT_TEXT) as work:
-        fill(work, {f"d{k}": darkened(shot(), k / 20) for k in (1, 3, 4, 5, 9, 20)})
-        run_both(work)
-        # Lightness 0.04, 0.13, 0.18, 0.22, 0.40, 0.89; drop below 0.12, review below 0.25.
-        assert quality.borderline(work.ledger, "dark", 9) == (
-            ["d3", "d4", "d9", "d20"],
-            ["d5", "d1"],
-        )
-        assert quality.borderline(work.ledger, "dark", 1) == (["d3"], ["d5"])
-        with pytest.raises(KeyError, match="There is no check 'drak'"):
-            quality.borderline(work.ledger, "drak", 2)
-
-
 def test_thresholds_in_the_wrong_order_are_refused():
     with pytest.raises(ConfigError, match=r"filter\.blur_at is 4, 3; expected .* larger"):
         FilterSettings(blur_at=(4.0, 3.0))

@@ -25,7 +25,8 @@ class RunSettings:
         output: folder of the data set: ledger, pictures, exports, report.
         seed: fixes every random choice.
         device: "auto" (a GPU where there is one), "cpu", "cuda", ...: where networks run.
-        threads: of torch and OpenCV on the CPU; 0 leaves their choice.
+        threads: of torch, OpenCV and onnxruntime on the CPU, and processes of dedup; 0 leaves their
+            choice.
     """
 
     output: str = "output/dataset"

@@ -1,9 +1,10 @@
 """Finds pictures that show the same, says of what kind each likeness is, and keeps the best.
 
-Candidates come from hashes and shots, a comparison of thumbnails decides
-(duplicates/), and the settings say what becomes of each kind. One process does it all:
-it is minutes of work for 100,000 pictures. It is done anew as a whole each time, so that the
-result does not depend on the order in which films were added; only what changed is written.
+Candidates come from hashes and shots, a comparison of thumbnails decides (duplicates/), and the
+settings say what becomes of each kind. The first process decides it all, with help of its own for
+many comparisons (comparer.py): it is minutes of work for 100,000 pictures. It is done anew as a
+whole each time, so that the result does not depend on the order in which films were added; only
+what changed is written.
 """
 
 from __future__ import annotations

@@ -128,34 +128,6 @@ def judge(known: Sequence[Known], settings: FilterSettings) -> dict[str, Outcome
     return {picture: Outcome(list(found.values())) for picture, found in decided.items()}
 
 
-def borderline(ledger: Ledger, check: str, count: int) -> tuple[list[str], list[str]]:
-    """Finds the pictures that a slightly different threshold would have judged otherwise.
-
-    Args:
-        ledger: after the stage has run.
-        check: of QUALITY_CHECKS.
-        count: at most so many on each side.
-
-    Returns:
-        Ids of those that just passed a threshold, and of those that just did not, nearest first.
-
-    Raises:
-        KeyError: there is no such check.
-    """
-    if check not in QUALITY_CHECKS:
-        raise KeyError(f"There is no check {check!r}; there are {', '.join(QUALITY_CHECKS)}.")
-    passed, caught = [], []
-    for item, stage, decision in ledger.decisions():
-        score, threshold = decision.score, decision.threshold
-        if (stage, decision.check) != (NAME, check) or score is None or threshold is None:
-            continue
-        # Units differ: nearness is in parts of the threshold.
-        entry = abs(score - threshold) / max(abs(threshold), 1e-9), item
-        (caught if _beyond(check, score, threshold) else passed).append(entry)
-    near, far = ([item for _, item in sorted(side)[:count]] for side in (passed, caught))
-    return near, far
-
-
 def _shot(picture: Picture) -> str:
     """Names the picture's shot; without one it stands alone."""
     shot = picture.provenance.get("shot")

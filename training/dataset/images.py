@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from animesketchnet_core.files import write_atomically
 
@@ -47,18 +47,6 @@ def read_pixels(path: Path, max_megapixels: float = MEGAPIXELS) -> Pixels:
             white = Image.new("RGBA", upright.size, "white")
             upright = Image.alpha_composite(white, upright.convert("RGBA"))
         return np.array(upright.convert("RGB"))
-
-
-def picture_size(path: Path, max_megapixels: float = MEGAPIXELS) -> tuple[int, int]:
-    """Reads a picture's height and width, upright, from its header.
-
-    Raises:
-        PictureError: as `read_pixels`.
-    """
-    with _opened(path, max_megapixels) as picture:
-        width, height = picture.size
-        turned = picture.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-        return (width, height) if turned else (height, width)
 
 
 def write_pixels(folder: Path, name: str, pixels: Pixels, **details: object) -> Form:

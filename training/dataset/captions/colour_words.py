@@ -99,7 +99,6 @@ SUFFIXES = word_set("""
     haired eyed colored coloured skinned tinted hued toned tinged clad theme themed palette scheme
     tones tone hues hue tint tints shades shade color colour colors colours
 """)
-_ADJOINED = SUFFIXES - {"theme", "scheme", "palette", "tone", "tones", "shade", "shades"}
 
 # Of a colour: "shades of blue".
 QUANTITIES = word_set("""

@@ -131,7 +131,8 @@ def _bytes(content: str | Form, home: Path) -> bytes:
     if found != content.sha256:
         raise PictureError(
             f"{path} is {f'another file (SHA-256 {found})' if data else 'missing'}; expected "
-            f"SHA-256 {content.sha256}. Put the file back, or drop the picture in the review."
+            f"SHA-256 {content.sha256}. {'Delete it and run' if data else 'Run'} build, which "
+            "makes it again, or reject the picture in the review."
         )
     return data
 

@@ -90,7 +90,8 @@ def _read(work: Work, picture: Picture, form: str) -> Pixels:
     if found != known.sha256:
         raise PictureError(
             f"{work.folder / known.path} is another file (SHA-256 {found}); expected "
-            f"{known.sha256}. Put the file back, or drop the picture in the review."
+            f"{known.sha256}. Delete it and run build, which makes it again, or reject the picture "
+            "in the review."
         )
     return pixels
 

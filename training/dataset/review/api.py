@@ -61,16 +61,10 @@ class Api:
         self._pictures: dict[str, Picture] = {}
 
     def overview(self) -> dict[str, Any]:
-        """All pictures, and what the page has to know of the settings."""
+        """All pictures, and the reasons for rejections that the page offers."""
         with self._open() as ledger:
             answer = overview(ledger, self.log, self._rules)
-        review = self._config.review
-        return {
-            **answer,
-            "reasons": list(review.reasons),
-            "require": review.require,
-            "title": self._folder.resolve().name,
-        }
+        return {**answer, "reasons": list(self._config.review.reasons)}
 
     def details(self, picture: str) -> dict[str, Any]:
         """All that is known of one picture."""

@@ -67,8 +67,9 @@ def pair_faults(work: Work, picture: Picture) -> Iterator[Fault]:
     yield from _place_faults(picture.id, colour, to_grey(sketch))
 
 
-_BACK = "Put the file back, or take the picture out of the sources and in again."
-_AGAIN = "Delete the picture's sketch in the review, or run the stages from sketch on again."
+_MISSING = "Run build, which makes it again."
+_OTHER = "Delete the file and run build, which makes it again."
+_AGAIN = "Run build; if it stays so, reject the picture in the review, or sketch in another way."
 
 
 def _file_faults(work: Work, item: str, name: str, form: Form | None) -> Iterator[Fault]:
@@ -77,10 +78,10 @@ def _file_faults(work: Work, item: str, name: str, form: Form | None) -> Iterato
         return
     path = work.folder / form.path
     if not path.is_file():
-        yield Fault(item, "files", f"a file {form.path}", "none", _BACK)
+        yield Fault(item, "files", f"a file {form.path}", "none", _MISSING)
         return
     if (found := sha256_of(path)) != form.sha256:
-        yield Fault(item, "hash", f"{form.path} with SHA-256 {form.sha256}", found, _BACK)
+        yield Fault(item, "hash", f"{form.path} with SHA-256 {form.sha256}", found, _OTHER)
         return
     mode = _mode(path)
     wanted = ("RGB", "L") if name in ("colour", "target", "conditioning") else ("L",)
