@@ -376,7 +376,7 @@ class TestTagger:
     def test_files_that_are_missing_or_damaged(self, folders, tmp_path, name):
         folder = shutil.copytree(folders[0] / "tagger", tmp_path / "t")
         (folder / name).write_bytes(b"\xff\xfe nothing")
-        with pytest.raises(ModelError, match="cannot be read|cannot open"):
+        with pytest.raises(ModelError, match=r"cannot be read|cannot open"):
             open_tagger(CaptionSettings(tagger=str(folder)), CPU, 1)
         (folder / name).unlink()
         with pytest.raises(ModelError, match=f"there is no {name}"):
