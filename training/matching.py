@@ -134,7 +134,7 @@ def open_matcher(
     import transformers  # takes seconds
 
     path = check_folder(folder, setting, source)
-    kind = read_config(path, setting, source).get("model_type")
+    kind = str(read_config(path, setting, source).get("model_type"))
     if kind not in kinds:
         raise ModelError(f"{setting} is {path}, which holds a {kind!r} network. Use {source}.")
     name = _NAMES[kind]

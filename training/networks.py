@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,11 @@ def open_network(
             folder, local_files_only=True, use_safetensors=None if pickles else True,
             weights_only=True, dtype=dtype, output_loading_info=True,
         )  # fmt: skip
+    except pickle.UnpicklingError as error:
+        raise ModelError(
+            f"{setting} is {folder}, whose pytorch_model.bin is damaged, or holds more than "
+            f"tensors and could run code. Use {source}, with model.safetensors."
+        ) from error
     except (*ERRORS, RuntimeError) as error:
         raise unreadable(setting, folder, source, error) from error
     missing = sorted(key for key in found["missing_keys"] if not key.startswith(unused))
@@ -168,7 +174,7 @@ def check_memory(folder: Path, setting: str, dtype: torch.dtype, device: torch.d
 
 
 def check_sight(
-    logits: Callable[[int], Tensor], setting: str, folder: Path, what: str = "picture"
+    logits: Callable[[int], Tensor], setting: str, folder: Path | str, what: str = "picture"
 ) -> None:
     """Refuses a network whose answer does not depend on its input.
 
