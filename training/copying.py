@@ -1,8 +1,8 @@
 """Does the model repeat its training pictures? The nearest one to each picture that it draws.
 
-Compared are means of CLIP's penultimate features, from which the training set's own mean is taken:
-what all sketches share says nothing about copying. The measure has no absolute zero, so it comes
-with a yardstick, how near training pictures are to each other.
+Compared are features of whole pictures, from which the training set's own mean is taken: what all
+sketches share says nothing about copying. The measure has no absolute zero, so it comes with a
+yardstick, how near training pictures are to each other.
 """
 
 from __future__ import annotations
@@ -16,43 +16,73 @@ from torch import Tensor
 from .cache import Encoded
 from .views import View
 
-MOST = 2000  # training pictures that are compared with, evenly spread
+MOST = 2000  # training pictures that previews are compared with, evenly spread
 CHUNK = 64
 
 
 class NearestPicture:
-    """The training pictures' places in CLIP's space.
+    """The training pictures' places in a space of features.
 
     Attributes:
-        yardstick: mean similarity of a training picture to the nearest other one, -1 to 1.
+        nearest_other: similarity of each training picture to the nearest other one, [n], -1 to 1.
     """
 
-    def __init__(self, encoded: Encoded, views: Sequence[View]) -> None:
-        stride = -(-len(views) // MOST)
-        chosen = views[::stride]
+    def __init__(self, features: Tensor) -> None:
+        """Places the training pictures.
+
+        Args:
+            features: one row for each, [n, e].
+        """
+        self._centre = features.mean(0)
+        self._places = F.normalize(features - self._centre, dim=1)
+        self.nearest_other = self._among()
+
+    @classmethod
+    def of_views(cls, encoded: Encoded, views: Sequence[View]) -> NearestPicture:
+        """Places at most `MOST` views of training pictures by means of their CLIP features."""
+        chosen = views[:: -(-len(views) // MOST)]
         parts = [
-            _pooled(encoded.features(chosen[k : k + CHUNK])) for k in range(0, len(chosen), CHUNK)
+            pooled(encoded.features(chosen[k : k + CHUNK])) for k in range(0, len(chosen), CHUNK)
         ]
-        pooled = torch.cat(parts)  # [n, e]
-        self._centre = pooled.mean(0)
-        self._places = F.normalize(pooled - self._centre, dim=1)
-        among = (self._places @ self._places.T).fill_diagonal_(-1)
-        self.yardstick = among.max(1).values.mean().item() if len(chosen) > 1 else 1.0
+        return cls(torch.cat(parts))
+
+    @property
+    def yardstick(self) -> float:
+        """Median similarity of a training picture to the nearest other one, -1 to 1."""
+        return self.nearest_other.median().item()
 
     def similarity(self, features: Tensor) -> Tensor:
         """How near each picture is to the nearest training picture.
 
         Args:
-            features: what the adapter reads of pictures, [b, n, e] or [b, e].
+            features: of pictures, [b, e].
 
         Returns:
             Cosines [b]; 1 is a copy.
         """
-        places = F.normalize(_pooled(features) - self._centre, dim=1)
+        places = F.normalize(features - self._centre, dim=1)
         return (places @ self._places.T).max(1).values
 
+    def _among(self) -> Tensor:
+        if len(self._places) < 2:  # none is near another, so whatever is drawn may be
+            return torch.ones(len(self._places))
+        nearest = []
+        for first in range(0, len(self._places), CHUNK):
+            similarity = self._places[first : first + CHUNK] @ self._places.T
+            itself = torch.arange(first, first + len(similarity))
+            similarity[torch.arange(len(similarity)), itself] = -1
+            nearest.append(similarity.max(1).values)
+        return torch.cat(nearest)
 
-def _pooled(features: Tensor) -> Tensor:
-    """A vector for each picture [b, e]: the mean of its patches, or its embedding."""
+
+def pooled(features: Tensor) -> Tensor:
+    """One row for a picture, float32 on the CPU.
+
+    Args:
+        features: penultimate CLIP features [b, n, e], or image embeddings [b, e].
+
+    Returns:
+        Means over the patches, or the embeddings as they are; [b, e].
+    """
     features = features.float().cpu()
     return features.mean(1) if features.ndim == 3 else features

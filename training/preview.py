@@ -15,7 +15,7 @@ from animesketchnet_core.contact_sheet import contact_sheet
 from . import draws
 from .cache import Encoded
 from .config import TrainConfig
-from .copying import NearestPicture
+from .copying import NearestPicture, pooled
 from .data import Dataset
 from .draws import Purpose
 from .models import Base, ImageEncoder
@@ -33,7 +33,7 @@ class Drawn:
         sheet: the grid.
         nearest: mean similarity of what was drawn at the highest alpha to the nearest training
             picture.
-        yardstick: the same of training pictures to each other (copying.py).
+        yardstick: the same of a usual training picture to the others (copying.py).
     """
 
     sheet: Image.Image
@@ -61,7 +61,7 @@ class Previews:
         self._base = base
         self._encoder = encoder
         self._workers = workers
-        self._nearest = NearestPicture(encoded, dataset.shown_references)
+        self._nearest = NearestPicture.of_views(encoded, dataset.shown_references)
         pictures = _references(config, dataset)
         self._size = config.data.resolution // base.size_step * base.size_step
         self._thumbnails = [clip_input.fit_sketch(picture, self._size) for picture in pictures]
@@ -123,7 +123,7 @@ class Previews:
         fitted = clip_input.fit_sketch(pictures.permute(0, 2, 3, 1), self._encoder.size)
         home = self._encoder.model.device
         self._encoder.model.to(self._base.device)  # type: ignore[arg-type]
-        similarity = self._nearest.similarity(self._encoder.features(fitted))
+        similarity = self._nearest.similarity(pooled(self._encoder.features(fitted)))
         self._encoder.model.to(home)  # type: ignore[arg-type]
         return similarity
 
