@@ -56,11 +56,12 @@ def port_is_busy(port: int) -> bool:
 
 
 class ComfyUIClient:
-    """Talks to a ComfyUI server on this machine."""
+    """Talks to a ComfyUI server, on this machine or in its network."""
 
-    def __init__(self, port: int):
+    def __init__(self, port: int, host: str = HOST):
         self.port = port
-        self.url = f"http://{HOST}:{port}"
+        self.host = host
+        self.url = f"http://{host}:{port}"
         # Proxy settings are for the outside world, never for loopback.
         self._open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
 
@@ -113,7 +114,7 @@ class ComfyUIClient:
         if on_progress is None:
             return self.wait(self.submit(workflow))
         client_id = uuid.uuid4().hex
-        with socket.create_connection((HOST, self.port), timeout=60) as connection:
+        with socket.create_connection((self.host, self.port), timeout=60) as connection:
             channel = websocket_messages(connection, f"/ws?clientId={client_id}")
             with contextlib.closing(channel) as messages:
                 next(messages)  # the greeting: from here on this client misses nothing

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import copy
 import io
-import json
 import os
 import signal
 import sys
@@ -30,6 +29,7 @@ from comfyui_server import (
     free_port,
     port_is_busy,
 )
+from comfyui_workflow import nodes_of, read_workflow, set_inputs, set_prompt
 from installation import (
     PACK_NAME,
     ROOT,
@@ -114,20 +114,6 @@ def draw(options: argparse.Namespace) -> int:
     return 0
 
 
-def read_workflow(path: Path) -> Workflow:
-    """Reads a workflow in ComfyUI's API form."""
-    try:
-        workflow = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise QuickstartError(f"There is no workflow {path}.") from None
-    except ValueError as error:
-        raise QuickstartError(f"{path} is not JSON: {error}.") from None
-    nodes = workflow.values() if isinstance(workflow, dict) else [None]
-    if not all(isinstance(node, dict) and "class_type" in node for node in nodes):
-        raise QuickstartError(f"{path} is no API workflow; in ComfyUI use 'Export (API)'.")
-    return workflow
-
-
 def changed_workflow(workflow: Workflow, options: argparse.Namespace) -> Workflow:
     """Returns a copy of the workflow with the given prompt, alpha, seed and steps."""
     workflow = copy.deepcopy(workflow)
@@ -138,21 +124,10 @@ def changed_workflow(workflow: Workflow, options: argparse.Namespace) -> Workflo
     }
     for (kind, name), value in wanted.items():
         if value is not None:
-            for node in nodes_of(workflow, kind).values():
-                node["inputs"][name] = value
+            set_inputs(workflow, kind, name, value)
     if options.prompt is not None:
-        for sampler in nodes_of(workflow, "KSampler").values():
-            positive = workflow[sampler["inputs"]["positive"][0]]
-            positive["inputs"]["text"] = options.prompt
+        set_prompt(workflow, options.prompt)
     return workflow
-
-
-def nodes_of(workflow: Workflow, kind: str) -> Workflow:
-    """Returns the workflow's nodes of one class, by id."""
-    found = {key: node for key, node in workflow.items() if node["class_type"] == kind}
-    if not found:
-        raise QuickstartError(f"The workflow has no {kind} node, so that option cannot be used.")
-    return found
 
 
 def sketch_files(workflow: Workflow, sketch: Path | None) -> dict[str, Path]:

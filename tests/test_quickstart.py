@@ -12,6 +12,7 @@ import pytest
 
 import quickstart
 from comfyui_server import ComfyUIServer, ServerEndedError
+from comfyui_workflow import WorkflowError
 from installation import QuickstartError
 
 WORKFLOW = {
@@ -45,7 +46,7 @@ def test_each_option_reaches_its_input() -> None:
 
 def test_an_option_without_its_node_is_an_error() -> None:
     options = quickstart.parse_arguments(["--alpha", "0.3"])
-    with pytest.raises(QuickstartError, match="no AnimeSketchNetApply node"):
+    with pytest.raises(WorkflowError, match="no AnimeSketchNetApply node"):
         quickstart.changed_workflow({"3": WORKFLOW["3"]}, options)
 
 
@@ -68,9 +69,9 @@ def test_sketches_are_ours_or_the_users(tmp_path, monkeypatch) -> None:
 def test_a_file_that_is_no_workflow_is_refused(tmp_path, text, message) -> None:
     path = tmp_path / "workflow.json"
     path.write_text(text)
-    with pytest.raises(QuickstartError, match=message):
+    with pytest.raises(WorkflowError, match=message):
         quickstart.read_workflow(path)
-    with pytest.raises(QuickstartError, match="There is no workflow"):
+    with pytest.raises(WorkflowError, match="There is no workflow"):
         quickstart.read_workflow(tmp_path / "missing.json")
 
 
