@@ -37,7 +37,7 @@ def write_inference_file(
     for key in ("model.base", "model.image_encoder", "model.start"):
         settings[key] = Path(settings[key]).name
     metadata = AdapterMetadata(
-        num_tokens=adapter.image_proj.config.num_tokens,
+        num_tokens=adapter.image_proj.config.num_tokens or 0,  # a fixed number of those trained
         image_encoder=encoder.name,
         base_model=Path(config.model.base).name,
         training={"steps": step, "pictures_seen": seen, **settings},

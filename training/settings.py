@@ -1,8 +1,8 @@
 """Settings of a program: typed, read from one TOML file, changed on the command line.
 
 A program's settings are a frozen dataclass of sections, each a frozen dataclass of values, or a
-list of those (`[[methods]]` in TOML). An unknown key is an error that suggests the nearest known one, so that a misspelt setting never
-passes in silence.
+list of such (`[[methods]]` in TOML). An unknown key is an error that suggests the nearest known
+one, so that a misspelt setting never passes in silence.
 """
 
 from __future__ import annotations

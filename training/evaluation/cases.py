@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from torch import Tensor
 from animesketchnet_core.clip_input import flatten_onto_white
 from training.sources import DataError, Pictures, Record, read_source, resolve
 
-from .config import CaseSettings, EvaluateConfig
+from .config import WITH_ALPHA, CaseSettings, EvaluateConfig
 
 MORE = 1000  # the first seed of table 2's further pictures
 
@@ -34,7 +35,7 @@ class Pair:
     id: str
     prompt: str
     reference: Path | None = None
-    wanted: Mapping[str, int] = field(default_factory=dict)
+    wanted: Mapping[str, int] = field(default_factory=dict, hash=False)
 
     def reference_picture(self) -> Tensor:
         """The reference on white, [1, h, w, 3] float32 in [0, 1].
@@ -74,14 +75,14 @@ class Case:
         return f"{self.pair.id}-{self.seed:03d}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # each is itself: comparing all cases takes long
 class Job:
     """The pictures that one method draws for one purpose.
 
     Attributes:
         method: its name.
         part: "table1", "table2", "figure4" or "alpha".
-        alpha: strength of the reference.
+        alpha: strength of the reference; NaN: the method knows none.
         cases: what to draw, those of a pair together.
     """
 
@@ -100,7 +101,7 @@ def jobs(config: EvaluateConfig, pairs: Sequence[Pair]) -> list[Job]:
     swept = tuple(Case(pair, 0) for pair in pairs[: config.alpha.pairs])
     found = []
     for method in config.methods:
-        alpha = method.alpha
+        alpha = method.alpha if method.kind in WITH_ALPHA else math.nan
         found.append(Job(method.name, "table1", alpha, first))
         if method.name in config.tables.table2 and more:
             found.append(Job(method.name, "table2", alpha, more))

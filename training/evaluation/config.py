@@ -12,6 +12,8 @@ from training.models import PRECISIONS
 from training.settings import ConfigError, check_choices, check_ranges
 
 KINDS = ("text", "adapter", "controlnet", "sd3", "comfyui", "folder")
+ON_BASE = ("text", "adapter", "controlnet")  # kinds that draw with draw.base
+WITH_ALPHA = ("adapter", "controlnet")  # kinds whose reference has a strength
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,7 +203,7 @@ _RANGES: dict[str, tuple[float, float]] = {  # lowest and highest allowed value
     "tables.figure_prompts": (0, 100),
     "alpha.pairs": (1, 10**9),
 }
-_NAME = re.compile(r"[\w .+()-]+")
+_NAME = re.compile(r"[\w .,+()-]+")
 _WANTED = {  # what a kind cannot do without
     "adapter": ("weights",),
     "controlnet": ("weights",),
@@ -217,7 +219,8 @@ def _check_methods(config: EvaluateConfig) -> None:
         where = f"methods, entry {number} ({method.name or 'no name'})"
         if not _NAME.fullmatch(method.name) or not method.name.strip(" ."):
             raise ConfigError(
-                f"{where}: name is {method.name!r}; expected letters, digits, spaces, and . + - ( )."
+                f"{where}: name is {method.name!r}; expected letters, digits, spaces, "
+                "commas, and . + - ( )."
             )
         if names.count(method.name) > 1:
             raise ConfigError(f"{where}: two methods have this name; give each its own.")
@@ -234,5 +237,8 @@ def _check_methods(config: EvaluateConfig) -> None:
         for name in methods:
             if names and name not in names:
                 raise ConfigError(f"{key} names {name!r}; the methods are {', '.join(names)}.")
+    for name in config.alpha.methods:
+        if names and (kind := config.method(name).kind) not in WITH_ALPHA:
+            raise ConfigError(f"alpha.methods names {name!r}, of kind {kind!r}: it has no alpha.")
     if any(not 0 <= value <= 2 for value in config.alpha.values):
         raise ConfigError(f"alpha.values is {list(config.alpha.values)}; expected 0 to 2 each.")

@@ -23,7 +23,6 @@ from animesketchnet_core.files import write_atomically
 from training.workers import Workers
 
 from .cases import Case, Job
-from .methods.method import Method
 from .studio import Studio
 
 

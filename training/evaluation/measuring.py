@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from animesketchnet_core.contact_sheet import to_tensor
 from training.sources import DataError, Pictures
 from training.workers import Workers
 

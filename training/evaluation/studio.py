@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -12,8 +13,12 @@ import torch
 from animesketchnet_core.mini import adapter_path
 from training.models import PRECISIONS, Base, fingerprint, load_base
 
-from .config import EvaluateConfig, MethodSettings
+from .cases import Pair
+from .config import ON_BASE, WITH_ALPHA, EvaluateConfig, MethodSettings
 from .methods.adapter import open_adapter, open_text
+from .methods.comfyui import ComfyUIMethod
+from .methods.controlnet import open_controlnet
+from .methods.folder import FolderMethod
 from .methods.method import Method
 
 
@@ -46,9 +51,26 @@ class Studio:
         if name not in self._open:
             self._open = {name: self._opened(settings)}  # one at a time: a GPU has little room
         method = self._open[name]
-        if settings.kind in ("adapter", "controlnet") and alpha != settings.alpha:
+        if settings.kind in WITH_ALPHA and alpha != settings.alpha:
             return replace(method, alpha=alpha)  # type: ignore[type-var]
         return method
+
+    def warnings(self, pairs: Sequence[Pair]) -> list[str]:
+        """Says how many prompts are longer than the base's text encoder reads."""
+        if not any(method.kind in ON_BASE for method in self._config.methods):
+            return []
+        tokenizer = self.base.tokenizer
+        places = self.base.text_encoder.config.max_position_embeddings
+        prompts = list(dict.fromkeys(pair.prompt for pair in pairs))
+        counts = {prompt: len(tokenizer(prompt, verbose=False).input_ids) for prompt in prompts}
+        cut = [prompt for prompt, count in counts.items() if count > places]
+        if not cut:
+            return []
+        return [
+            f"{len(cut)} of {len(prompts)} prompts are longer than the base's text encoder reads "
+            f"({places - 2} tokens) and are drawn without their ends; the "
+            f"first is {cut[0][:60]!r} ..."
+        ]
 
     def _opened(self, settings: MethodSettings) -> Method:
         draw, weights = self._config.draw, Path(settings.weights)
@@ -57,4 +79,15 @@ class Studio:
         if settings.kind == "adapter":
             file = adapter_path() if settings.weights == "mini" else weights
             return open_adapter(self.base, self._base_weights, file, settings.alpha, draw)
-        raise NotImplementedError(settings.kind)
+        if settings.kind == "controlnet":
+            return open_controlnet(
+                self.base, self._base_weights, weights, settings.control, settings.alpha, draw
+            )
+        if settings.kind == "comfyui":
+            return ComfyUIMethod(Path(settings.workflow), settings.address)
+        if settings.kind == "folder":
+            return FolderMethod(Path(settings.pictures))
+        from .methods.stable_diffusion_3 import open_stable_diffusion_3  # takes seconds
+
+        dtype = PRECISIONS[self._config.run.precision]
+        return open_stable_diffusion_3(weights, draw, self._device, dtype)

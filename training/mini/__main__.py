@@ -5,9 +5,11 @@
     python -m training.mini --workspace D ...   # where checkpoints and training pictures lie
     python -m training.mini base --go-on        # start from the weights in the repository
 
-Stages: pictures, autoencoder, encoder, base, adapter, decoder, judge, measure, sheet. Each can be
-stopped at any moment and goes on from its last checkpoint when it is started again. Finished
-models are written to the folder of the bundle, which nodes, trainer and tests load.
+Stages: pictures, autoencoder, encoder, base, adapter, decoder, judge, measure, sheet; and, for the
+comparison of `python -m training.evaluate`, animesketchnet, ip_adapter, controlnet, alignment. Each
+can be stopped at any moment and goes on from its last checkpoint when it is started again. Finished
+models are written to the folder of the bundle, which nodes, trainer and tests load, those of the
+comparison and the judge to training/mini/rivals.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ from animesketchnet_core.mini import MINI_FOLDER
 from training import train
 from training.models import clip_tokenizer, fingerprint
 
-from . import bundle
+from . import bundle, rivals
+from .alignment import TEXT_PROJECTION, train_text_projection
 from .autoencoder import encode, new_autoencoder, train_autoencoder, train_decoder
 from .base import Base, train_base
 from .encoder import SketchCLIP, load_encoder, train_encoder
@@ -44,6 +47,10 @@ STEPS = {
     "adapter": 4000,
     "decoder": 2000,
     "judge": 1000,
+    "animesketchnet": 1200,
+    "ip_adapter": 1200,
+    "controlnet": 1200,
+    "alignment": 1500,
 }
 BASE_STRIDE = 2  # the base learns from every second picture: encoding more would cost it steps
 CONFIG = Path(__file__).parent.parent / "configs" / "mini.toml"
@@ -157,6 +164,7 @@ def judge_stage(world: World) -> None:
     portraits, drawings = load_portraits("train", world.limit)
     autoencoder = bundle.read_autoencoder(world.bundle)
     train_judge(portraits, drawings, autoencoder, world.workspace, world.steps["judge"])
+    rivals.keep_judge(world.workspace)
 
 
 def measure_stage(world: World) -> None:
@@ -169,6 +177,34 @@ def sheet_stage(world: World) -> None:
     draw_sheet(world.bundle, world.bundle / "sheet.png")
 
 
+def rival_stage(name: str) -> Callable[[World], None]:
+    """Makes the stage of one of the adapters that are compared."""
+
+    def stage(world: World) -> None:
+        pictures_stage(world)
+        pictures = world.workspace / "adapter_pictures"
+        rivals.train_adapter(name, world.bundle, pictures, world.workspace, world.steps[name])
+
+    return stage
+
+
+def controlnet_stage(world: World) -> None:
+    """Trains the ControlNet that is compared."""
+    pictures_stage(world)
+    pictures = world.workspace / "adapter_pictures"
+    steps = world.steps["controlnet"]
+    rivals.train_rival_controlnet(world.bundle, pictures, world.workspace, steps)
+
+
+def alignment_stage(world: World) -> None:
+    """Trains the text side of the CLIP that measures."""
+    pictures_stage(world)
+    rows, pictures = load_pictures(world.workspace / "adapter_pictures")
+    captions = [row["full_text"] for row in rows]
+    steps = world.steps["alignment"]
+    train_text_projection(world.bundle, pictures, captions, TEXT_PROJECTION, steps)
+
+
 STAGES: dict[str, Callable[[World], None]] = {
     "pictures": pictures_stage,
     "autoencoder": autoencoder_stage,
@@ -179,6 +215,10 @@ STAGES: dict[str, Callable[[World], None]] = {
     "judge": judge_stage,
     "measure": measure_stage,
     "sheet": sheet_stage,
+    "animesketchnet": rival_stage("animesketchnet"),
+    "ip_adapter": rival_stage("ip_adapter"),
+    "controlnet": controlnet_stage,
+    "alignment": alignment_stage,
 }
 
 

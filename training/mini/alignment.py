@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,12 +20,17 @@ from transformers import CLIPModel
 
 from animesketchnet_core.clip_input import pixel_values
 from animesketchnet_core.files import write_atomically
+from animesketchnet_core.mini import MINI_FOLDER
+from training.evaluation.measures.clip import ClipMeasure
+from training.evaluation.measures.clip_network import from_model
+from training.loading import ModelError
 from training.models import clip_tokenizer
 
 from .bundle import read_image_encoder
 from .encoder import IMAGE_SIZE, SketchCLIP
 from .workspace import seeded
 
+TEXT_PROJECTION = Path(__file__).parent / "rivals" / "text_projection.safetensors"
 BATCH = 256
 LEARNING_RATE = 3e-3
 ENCODED_AT_ONCE = 100
@@ -43,6 +49,22 @@ def load_clip(bundle: Path, text_projection: Path | None = None) -> CLIPModel:
     if text_projection is not None:
         model.clip.text_projection.load_state_dict(load_file(text_projection))
     return model.clip.eval().requires_grad_(False)
+
+
+def open_mini_clip(device: torch.device) -> ClipMeasure:
+    """CLIP score and CLIP-I of the mini world; not to be compared with those of ViT-B/32.
+
+    Raises:
+        ModelError: the text's projection is missing.
+    """
+    if not TEXT_PROJECTION.is_file():
+        raise ModelError(
+            f"There is no {TEXT_PROJECTION}, which measures.clip needs. `python -m training.mini "
+            "alignment` trains it."
+        )
+    clip: Any = load_clip(MINI_FOLDER, TEXT_PROJECTION)
+    network = from_model("the mini world's", clip.to(device), clip_tokenizer())
+    return ClipMeasure(network, device)
 
 
 def train_text_projection(

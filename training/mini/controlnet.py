@@ -33,7 +33,7 @@ def train_controlnet(
     base: Base,
     latents: Tensor,
     pictures: Tensor,
-    captions: Sequence[Sequence[str]],
+    captions: Sequence[list[str]],
     workspace: Path,
     steps: int,
     seed: int = 8,
@@ -67,7 +67,10 @@ def train_controlnet(
         generator = seeded(seed, step)
         chosen = torch.randint(len(latents), (BATCH,), generator=generator).tolist()
         wording = torch.rand(BATCH, generator=generator).tolist()
-        texts = [captions[k][int(w * len(captions[k]))] for k, w in zip(chosen, wording)]  # noqa: B905
+        texts = [
+            captions[k][int(share * len(captions[k]))]
+            for k, share in zip(chosen, wording, strict=True)
+        ]
         silent = torch.rand(BATCH, 1, 1, generator=generator) < NO_CAPTION
         text = torch.where(silent, no_text, base.encode_text(texts))
         timesteps = torch.randint(1000, (BATCH,), generator=generator)

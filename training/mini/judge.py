@@ -10,6 +10,10 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, ResNet
+from tqdm import trange
+
+from animesketchnet_core.files import write_atomically
+from training.models import fingerprint
 
 from .autoencoder import decode, encode, rate
 from .pictures import mirror
@@ -19,6 +23,7 @@ from .styles import Style, render
 from .workspace import Progress, load_states, seeded
 
 BATCH = 64
+POOL = 4000  # pictures that go through the autoencoder, once: in each step it would cost the most
 LEARNING_RATE = 2e-3
 WARM_UP = 50
 
@@ -68,22 +73,18 @@ def train_judge(
     """
     torch.manual_seed(seed)
     judge = Judge()
+    pool, answers = _pool(portraits, drawings, autoencoder, workspace, seed)
     optimizer = torch.optim.AdamW(judge.parameters(), weight_decay=0.02, fused=True)
     progress = Progress(workspace / "judge.pt", steps)
     parts = {"judge": judge, "optimizer": optimizer}
     bar = progress.loop(progress.restore(**parts), **parts)
     for step in bar:
         generator, rng = seeded(seed, step), random.Random(seed * 1_000_003 + step)
-        chosen = torch.randint(len(portraits), (BATCH,), generator=generator).tolist()
-        styles = [Style.draw_uniform(rng) for _ in chosen]
-        flips = [rng.random() < 0.5 for _ in chosen]
-        faces = [
-            portraits[index].mirrored() if flip else portraits[index]
-            for index, flip in zip(chosen, flips, strict=True)
-        ]
-        truth = torch.tensor([Truth.of(f, s).answers for f, s in zip(faces, styles, strict=True)])
-        some, others = render(mirror(drawings[chosen], flips), styles).split(BATCH // 2)
-        pictures = _worn(torch.cat([autoencoded(autoencoder, some), others]), generator)
+        chosen = torch.randint(len(portraits), (BATCH // 2,), generator=generator).tolist()
+        fresh, truth = _drawn(chosen, portraits, drawings, rng)
+        kept = torch.randint(len(pool), (BATCH - len(fresh),), generator=generator)
+        truth = torch.cat([truth, answers[kept]])
+        pictures = _worn(torch.cat([fresh, pool[kept].float() / 255]), generator)
         with torch.autocast("cpu", torch.bfloat16):
             logits = judge(pictures)
         losses = [F.cross_entropy(part.float(), truth[:, k]) for k, part in enumerate(logits)]
@@ -97,6 +98,45 @@ def train_judge(
                 hair=losses[0].item(), tone=losses[1].item(), all=torch.stack(losses).sum().item()
             )
     return load_judge(workspace)
+
+
+def _drawn(
+    chosen: list[int], portraits: list[Portrait], drawings: Tensor, rng: random.Random
+) -> tuple[Tensor, Tensor]:
+    """Portraits in any style, half of them mirrored, and the true answers [b, questions]."""
+    styles = [Style.draw_uniform(rng) for _ in chosen]
+    flips = [rng.random() < 0.5 for _ in chosen]
+    faces = [
+        portraits[index].mirrored() if flip else portraits[index]
+        for index, flip in zip(chosen, flips, strict=True)
+    ]
+    truth = torch.tensor([Truth.of(f, s).answers for f, s in zip(faces, styles, strict=True)])
+    return render(mirror(drawings[chosen], flips), styles), truth
+
+
+def _pool(
+    portraits: list[Portrait],
+    drawings: Tensor,
+    autoencoder: AutoencoderKL,
+    workspace: Path,
+    seed: int,
+) -> tuple[Tensor, Tensor]:
+    """Pictures out of the autoencoder [n, 3, 128, 128] uint8 and their answers, made once."""
+    path = workspace / "judge_pool.pt"
+    parts = [fingerprint(autoencoder), seed, len(portraits), POOL]
+    if path.is_file() and (kept := torch.load(path, weights_only=True))["of"] == parts:
+        return kept["pictures"], kept["answers"]
+    rng = random.Random(seed)
+    pictures, answers = [], []
+    for start in trange(0, POOL, 50, desc="autoencoded"):
+        chosen = [(start + k) % len(portraits) for k in range(50)]
+        drawn, truth = _drawn(chosen, portraits, drawings, rng)
+        pictures.append((autoencoded(autoencoder, drawn) * 255).round().byte())
+        answers.append(truth)
+    kept = {"of": parts, "pictures": torch.cat(pictures), "answers": torch.cat(answers)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, lambda temporary: torch.save(kept, temporary))
+    return kept["pictures"], kept["answers"]
 
 
 def load_judge(workspace: Path) -> Judge:

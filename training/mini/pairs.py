@@ -6,17 +6,22 @@ Hair and drawing style can come from the reference only, all else from the promp
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
+from torch import Tensor
+
+from animesketchnet_core.files import write_atomically
 from training.evaluation.cases import Pair
 
 from .measure import Case
 from .pictures import save_picture
 from .portraits import load_portraits
 from .questions import QUESTIONS
-from .styles import render
+from .styles import Style, render
 
 NOT_SHOWN = ("tone", "grain")  # of hair, where there is none
+TRAINING = 2000  # pictures that those drawn are compared with
 
 
 def draw_pairs(folder: Path, limit: int | None = None) -> list[Pair]:
@@ -32,9 +37,24 @@ def draw_pairs(folder: Path, limit: int | None = None) -> list[Pair]:
     for number, (face, drawing) in enumerate(zip(portraits, drawings, strict=True)):
         case = Case.of(face, number)
         path = folder / f"portrait-{number:03d}.png"
-        if not path.is_file():
-            save_picture(render(drawing[None], [case.style])[0], path)
+        _save(render(drawing[None], [case.style])[0], path)
         answers = dict(zip(QUESTIONS, case.wanted.answers, strict=True))
         shown = {q: a for q, a in answers.items() if face.hair != "bald" or q not in NOT_SHOWN}
         pairs.append(Pair(path.stem, case.asked.caption(hair=False), path, shown))
     return pairs
+
+
+def draw_training_pictures(folder: Path, seed: int = 11) -> list[Path]:
+    """Draws portraits of the training split as its pictures are drawn; those there stay."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _, drawings = load_portraits("train", TRAINING)
+    rng = random.Random(seed)
+    paths = [folder / f"{number:04d}.png" for number in range(len(drawings))]
+    for drawing, path in zip(drawings, paths, strict=True):
+        _save(render(drawing[None], [Style.draw(rng)])[0], path)
+    return paths
+
+
+def _save(picture: Tensor, path: Path) -> None:
+    if not path.is_file():
+        write_atomically(path, lambda temporary: save_picture(picture, temporary))

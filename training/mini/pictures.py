@@ -113,7 +113,7 @@ def mirror(drawings: Tensor, flips: list[bool]) -> Tensor:
 def save_picture(picture: Tensor, path: Path) -> None:
     """Writes a picture [3, h, w] in [0, 1] as PNG."""
     pixels = (picture * 255).round().byte().permute(1, 2, 0).numpy()  # h w 3
-    Image.fromarray(pixels).save(path, compress_level=1)
+    Image.fromarray(pixels).save(path, "PNG", compress_level=1)
 
 
 def load_pictures(folder: Path) -> tuple[list[dict[str, Any]], Tensor]:

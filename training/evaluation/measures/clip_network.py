@@ -93,19 +93,35 @@ def open_clip_network(source: str, setting: str, device: torch.device) -> ClipNe
 
 
 def _from_folder(folder: Path, setting: str, device: torch.device) -> ClipNetwork:
-    from open_clip.transform import image_transform  # takes seconds, as transformers does
-    from transformers import CLIPModel
+    from transformers import CLIPModel  # takes seconds
 
     kind = read_config(folder, setting, SOURCE).get("model_type")
     if kind != "clip":
         raise ModelError(f"{setting} is {folder}, which holds a {kind!r} network. Use {SOURCE}.")
     tokenizer = _tokenizer(folder, setting)
     model = open_network(CLIPModel, folder, setting, SOURCE, torch.float32, device, pickles=True)
-    mean, std = _mean_and_std(folder, setting)
+    description = f"transformers {fingerprint(str(folder))}"
+    return from_model(description, model, tokenizer, *_mean_and_std(folder, setting))
+
+
+def from_model(
+    description: str, model: Any, tokenizer: Any, mean: Any = None, std: Any = None
+) -> ClipNetwork:
+    """Makes a network of transformers' CLIPModel.
+
+    Args:
+        description: see `ClipNetwork`.
+        model: on its device, frozen.
+        tokenizer: transformers'.
+        mean: of its pictures' channels; None: OpenAI's.
+        std: likewise.
+    """
+    from open_clip.transform import image_transform  # takes seconds
+
     side = model.config.vision_config.image_size
     prepare: Any = image_transform(side, is_train=False, mean=mean, std=std)
     return ClipNetwork(
-        f"transformers {fingerprint(str(folder))}",
+        description,
         model,
         prepare,
         lambda text: tokenizer(text, verbose=False).input_ids,

@@ -11,14 +11,15 @@ from ..cases import Case
 
 
 class Method(Protocol):
-    """Draws pictures from prompts, references and seeds.
+    """Draws pictures from prompts, references and seeds."""
 
-    Attributes:
-        recipe: all that decides a picture beside its case: hashes of weights, settings. Pictures
-            that another recipe drew are drawn again.
-    """
+    @property
+    def recipe(self) -> str:
+        """All that decides a picture beside its case: hashes of weights, settings.
 
-    recipe: str
+        Pictures that another recipe drew are drawn again.
+        """
+        ...
 
     def draw(self, cases: Sequence[Case]) -> list[Tensor]:
         """Draws one picture for each case, [h, w, 3] float32 in [0, 1] on the CPU.

@@ -1,0 +1,80 @@
+"""Trains what the adapter is compared with, at one budget: the paper's table 1 on a small scale.
+
+AnimeSketchNet (Resampler), IP-Adapter (one linear layer) and ControlNet get the same frozen base,
+the same pictures and captions, and the same number of steps and samples. The two adapters are
+trained by the project's own trainer with the same settings (configs/mini.toml), ControlNet by
+controlnet.py with the same optimizer.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from animesketchnet_core.files import write_atomically
+from training.config import load_config
+from training.models import load_base
+from training.train import train
+
+from .autoencoder import encode
+from .bundle import read_autoencoder
+from .controlnet import train_controlnet
+from .judge import load_judge
+from .pictures import load_pictures
+
+FOLDER = Path(__file__).parent / "rivals"
+JUDGE = FOLDER / "judge.safetensors"
+CONFIG = Path(__file__).parent.parent / "configs" / "mini.toml"
+PROJECTIONS = {"animesketchnet": "resampler", "ip_adapter": "linear"}
+
+
+def train_adapter(name: str, bundle: Path, pictures: Path, workspace: Path, steps: int) -> None:
+    """Trains one of the two adapters and writes its file.
+
+    Args:
+        name: "animesketchnet" or "ip_adapter".
+        bundle: folder of the mini models.
+        pictures: data set of the adapter.
+        workspace: gets the run's folder.
+        steps: of 48 pictures.
+    """
+    settings = {
+        "model.base": bundle,
+        "model.projection": PROJECTIONS[name],
+        "data.folders": pictures,
+        "run.output": workspace / name,
+        "run.max_steps": steps,
+        "preview.every": 0,
+    }
+    result = train(load_config(CONFIG, [(key, str(value)) for key, value in settings.items()]))
+    weights = result.adapter.read_bytes()
+    FOLDER.mkdir(exist_ok=True)
+    path = FOLDER / f"{name}.safetensors"
+    write_atomically(path, lambda temporary: temporary.write_bytes(weights))
+
+
+def train_rival_controlnet(bundle: Path, pictures: Path, workspace: Path, steps: int) -> None:
+    """Trains the ControlNet and writes its folder, in diffusers' layout and half precision."""
+    rows, pixels = load_pictures(pictures)
+    latents = encode(read_autoencoder(bundle), pixels)
+    base = load_base(bundle)
+    torch.nn.Module.to(base.unet, torch.bfloat16)
+    captions = [row["text"] for row in rows]
+    model = train_controlnet(base, latents, pixels, captions, workspace, steps)
+    folder = FOLDER / "controlnet"
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {key: value.half().contiguous() for key, value in model.state_dict().items()}
+    path = folder / "diffusion_pytorch_model.safetensors"
+    write_atomically(path, lambda temporary: save_file(weights, temporary, {"format": "pt"}))
+    config = model.to_json_string()
+    write_atomically(folder / "config.json", lambda temporary: temporary.write_text(config))
+
+
+def keep_judge(workspace: Path) -> None:
+    """Writes the trained judge beside the rivals, in half precision."""
+    weights = {key: value.half() if value.is_floating_point() else value
+               for key, value in load_judge(workspace).state_dict().items()}  # fmt: skip
+    FOLDER.mkdir(exist_ok=True)
+    write_atomically(JUDGE, lambda temporary: save_file(weights, temporary))
