@@ -19,6 +19,7 @@ from .info import AdapterInfo
 from .load import LoadAnimeSketchNet
 from .mini_loader import LoadMiniModels
 from .prompt import SketchPrompt
+from .score import ScorePicture
 from .sketch_files import LoadSketch, SaveSketch
 from .sketch_from_image import SketchFromImage
 from .sketch_model import LoadSketchModel
@@ -48,6 +49,7 @@ class AnimeSketchNetExtension(ComfyExtension):
             AlphaSweep,
             AttentionMap,
             CompareSketches,
+            ScorePicture,
             AdapterInfo,
             LoadSketchModel,
             CleanSketch,

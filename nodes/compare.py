@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ..animesketchnet_core.clip_input import fit_sketch, pixel_values
+from ..animesketchnet_core.clip_input import fit_sketch
 from ..animesketchnet_core.contact_sheet import contact_sheet, to_tensor
-from ..animesketchnet_core.image_features import ImageFeatures
-from .encode import encode
+from ..animesketchnet_core.scores import clip_image_similarity
+from .clip_embeddings import deal_out, embed_pictures
 from .schema import schema
 
 
@@ -57,14 +56,26 @@ class CompareSketches(io.ComfyNode):
     @classmethod
     def execute(cls, clip_vision: Any, sketch: Tensor, images: Tensor) -> io.NodeOutput:
         """Embeds all pictures as CLIP would see them as references."""
-        sketch = sketch[torch.arange(len(images)) % len(sketch)]  # as Apply deals them out
-        size = clip_vision.image_size
-        pixels = pixel_values(torch.cat([fit_sketch(x, size) for x in (sketch, images)]))
-        references, pictures = encode(clip_vision, pixels, ImageFeatures.IMAGE_EMBEDDING).chunk(2)
-        similarities = F.cosine_similarity(references, pictures).tolist()
-        side = max(images.shape[1:3])
-        rows = torch.stack([fit_sketch(x, side) for x in (sketch, images)])  # [2, n, s, s, 3]
-        titles = [f"{value:.3f}" for value in similarities]
-        grid = to_tensor(contact_sheet(titles, [("", rows)]))[None]
+        sketch = deal_out(sketch, len(images))
+        references, pictures = (embed_pictures(clip_vision, x) for x in (sketch, images))
+        similarities = clip_image_similarity(pictures, references).tolist()
+        grid = laid_out([f"{value:.3f}" for value in similarities], "", sketch, images)
         mean = sum(similarities) / len(similarities)
         return io.NodeOutput(grid, mean, ui=ui.PreviewImage(grid))
+
+
+def laid_out(titles: list[str], text: str, sketch: Tensor | None, images: Tensor) -> Tensor:
+    """Lays pictures out in a row, below their references if there are any.
+
+    Args:
+        titles: one for each picture.
+        text: a line above the pictures.
+        sketch: references [n, h, w, c], one for each picture.
+        images: pictures [n, h, w, c].
+
+    Returns:
+        The sheet as an IMAGE [1, h, w, 3].
+    """
+    side = max(images.shape[1:3])
+    rows = torch.stack([fit_sketch(x, side) for x in (sketch, images) if x is not None])
+    return to_tensor(contact_sheet(titles, [(text, rows)]))[None]

@@ -60,6 +60,8 @@ def every_node(steps: int) -> dict[str, dict[str, Any]]:
                     samples=["sampler", 0], vae=["mini", 2], percent=0.5, reference=1),
         "compare": ours("Compare", clip_vision=["mini", 3], sketch=["first", 0],
                         images=["sweep", 1]),
+        "score": ours("Score", images=["sweep", 1], clip_vision=["mini", 3], sketch=["first", 0],
+                      prompt=""),
         "lines": ours("SketchFromImage", image=["coloured", 0], line_width=1.0, detail=0.9,
                       method="ink"),
         "clean": ours("CleanSketch", image=["lines", 0], whiten_paper=1.0, remove_specks=4.0,

@@ -290,7 +290,7 @@ def test_every_node_runs_and_shows_what_it_did(frontend: Frontend, comfyui: Serv
     evaluate("kinds => app.graph.nodes.forEach(n => { if (kinds.includes(n.type)) n.mode = 2; })",
              NO_FILE)  # fmt: skip
     frontend.run(comfyui)
-    for kind in ("Encode", "AlphaSweep", "AttentionMap", "Compare"):
+    for kind in ("Encode", "AlphaSweep", "AttentionMap", "Compare", "Score"):
         assert min(frontend.pixels(nodes[f"AnimeSketchNet{kind}"])) > 60
     assert "image tokens: 16" in frontend.value(nodes["AnimeSketchNetInfo"], "shown")
     assert "buns_and_topknot" in frontend.value(nodes["AnimeSketchNetSaveSketch"], "shown")

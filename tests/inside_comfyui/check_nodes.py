@@ -27,6 +27,7 @@ def test_ids_are_the_permanent_ones(pack):
         "AnimeSketchNetAlphaSweep",
         "AnimeSketchNetAttentionMap",
         "AnimeSketchNetCompare",
+        "AnimeSketchNetScore",
         "AnimeSketchNetInfo",
         "AnimeSketchNetSketchFromImage",
         "AnimeSketchNetSketchModelLoader",
