@@ -4,23 +4,39 @@ from __future__ import annotations
 
 import json
 import shutil
+from itertools import accumulate
 from pathlib import Path
 
+import pytest
 import torch
+from safetensors.torch import save_file
 
+from animesketchnet_core.adapter import AnimeSketchAdapter
+from animesketchnet_core.image_features import ImageFeatures
 from animesketchnet_core.mini import MINI_FOLDER, load_part
+from animesketchnet_core.weight_file import read_adapter
+from training.evaluation.cases import Pair
+from training.evaluation.methods.controlnet import read_controlnet
+from training.loading import ModelError
 from training.mini import bundle
 from training.mini.__main__ import main
+from training.mini.alignment import load_clip
 from training.mini.base import Base
 from training.mini.encoder import SketchCLIP
+from training.mini.judge import Judge
+from training.mini.judge_measure import open_judge
 from training.mini.measure import FOLLOWED
+from training.mini.questions import QUESTIONS
+from training.mini.rivals import TEXT_PROJECTION
 from training.mini.styles import AXES
 
 TRAINED = ("autoencoder", "encoder", "base", "adapter", "decoder", "judge")
+RIVALS = ("animesketchnet", "ip_adapter", "controlnet", "alignment")
 
 
 def run(folder: Path, *words: str) -> None:
-    main([*words, "--workspace", str(folder / "work"), "--bundle", str(folder / "bundle")])
+    folders = {name: str(folder / name) for name in ("workspace", "bundle", "rivals")}
+    main([*words, *(word for name, path in folders.items() for word in (f"--{name}", path))])
 
 
 def test_every_stage_runs_from_nothing(tmp_path: Path) -> None:
@@ -34,6 +50,45 @@ def test_every_stage_runs_from_nothing(tmp_path: Path) -> None:
     before = written.read_bytes()
     run(tmp_path, "encoder", "--steps", "1", "--limit", "2")
     assert written.read_bytes() == before
+
+
+def test_rivals_are_trained_and_read_back(tmp_path: Path) -> None:
+    shutil.copytree(MINI_FOLDER, tmp_path / "bundle")
+    run(tmp_path, *RIVALS, "--steps", "1", "--limit", "2")
+    folder = tmp_path / "rivals"
+    _, ours = read_adapter(folder / "animesketchnet.safetensors")
+    plain, theirs = read_adapter(folder / "ip_adapter.safetensors")
+    assert ours is not None
+    assert theirs is not None
+    assert (ours.num_tokens, theirs.num_tokens) == (16, 4)
+    assert AnimeSketchAdapter.from_state_dict(plain).reads is ImageFeatures.IMAGE_EMBEDDING
+    controlnet = read_controlnet(folder / "controlnet")
+    assert sum(p.abs().sum() for p in controlnet.controlnet_mid_block.parameters()) > 0  # trained
+    clip = load_clip(tmp_path / "bundle", folder / TEXT_PROJECTION)
+    before = load_clip(tmp_path / "bundle").text_projection.weight
+    assert not torch.equal(clip.text_projection.weight, before)
+
+
+def test_judge_answers_for_what_was_asked(tmp_path: Path) -> None:
+    """One who always says "left" is right where left was asked, and sure of it."""
+    judge = Judge()
+    for parameter in judge.parameters():
+        parameter.data.zero_()
+    starts = dict(zip(QUESTIONS, accumulate(QUESTIONS.values(), initial=0), strict=False))
+    judge.network.fc.bias.data[starts["facing"]] = 100.0
+    save_file(judge.state_dict(), tmp_path / "judge.safetensors")
+    measure = open_judge(tmp_path / "judge.safetensors")
+    pictures = torch.rand(3, 128, 128, 3)
+    left = Pair("a", "", None, {"facing": 0, "glasses": 1})
+    figures = measure.score(pictures, left)
+    assert figures.keys() == {column.key for column in measure.columns}
+    assert figures["facing"].tolist() == [1, 1, 1]
+    assert torch.allclose(figures["match"], torch.full((3,), 0.5))  # of glasses it knows nothing
+    assert figures["hair"].isnan().all()  # nothing was asked
+    right = measure.score(pictures, Pair("a", "", None, {"facing": 1}))
+    assert right["match"].tolist() == pytest.approx([0, 0, 0])
+    with pytest.raises(ModelError, match=r"measures.judge needs. `python -m training.mini judge`"):
+        open_judge(tmp_path / "gone")
 
 
 def test_training_goes_on_from_the_weights_of_the_bundle(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from training import train
 from training.models import clip_tokenizer, fingerprint
 
 from . import bundle, rivals
-from .alignment import TEXT_PROJECTION, train_text_projection
+from .alignment import train_text_projection
 from .autoencoder import encode, new_autoencoder, train_autoencoder, train_decoder
 from .base import Base, train_base
 from .encoder import SketchCLIP, load_encoder, train_encoder
@@ -63,6 +63,7 @@ class World:
     Attributes:
         workspace: training pictures, checkpoints and latents.
         bundle: where finished models are written.
+        rivals: where those that are compared are written, and what measures them.
         steps: of each training stage.
         limit: use only so many portraits; None: all.
         go_on: start from the bundle's models in place of random weights.
@@ -70,6 +71,7 @@ class World:
 
     workspace: Path
     bundle: Path
+    rivals: Path
     steps: dict[str, int]
     limit: int | None = None
     go_on: bool = False
@@ -164,7 +166,7 @@ def judge_stage(world: World) -> None:
     portraits, drawings = load_portraits("train", world.limit)
     autoencoder = bundle.read_autoencoder(world.bundle)
     train_judge(portraits, drawings, autoencoder, world.workspace, world.steps["judge"])
-    rivals.keep_judge(world.workspace)
+    rivals.keep_judge(world.workspace, world.rivals)
 
 
 def measure_stage(world: World) -> None:
@@ -183,7 +185,8 @@ def rival_stage(name: str) -> Callable[[World], None]:
     def stage(world: World) -> None:
         pictures_stage(world)
         pictures = world.workspace / "adapter_pictures"
-        rivals.train_adapter(name, world.bundle, pictures, world.workspace, world.steps[name])
+        steps = world.steps[name]
+        rivals.train_adapter(name, world.bundle, pictures, world.workspace, steps, world.rivals)
 
     return stage
 
@@ -192,8 +195,8 @@ def controlnet_stage(world: World) -> None:
     """Trains the ControlNet that is compared."""
     pictures_stage(world)
     pictures = world.workspace / "adapter_pictures"
-    steps = world.steps["controlnet"]
-    rivals.train_rival_controlnet(world.bundle, pictures, world.workspace, steps)
+    steps, folder = world.steps["controlnet"], world.rivals / "controlnet"
+    rivals.train_rival_controlnet(world.bundle, pictures, world.workspace, steps, folder)
 
 
 def alignment_stage(world: World) -> None:
@@ -202,7 +205,8 @@ def alignment_stage(world: World) -> None:
     rows, pictures = load_pictures(world.workspace / "adapter_pictures")
     captions = [row["full_text"] for row in rows]
     steps = world.steps["alignment"]
-    train_text_projection(world.bundle, pictures, captions, TEXT_PROJECTION, steps)
+    path = world.rivals / rivals.TEXT_PROJECTION
+    train_text_projection(world.bundle, pictures, captions, path, steps)
 
 
 STAGES: dict[str, Callable[[World], None]] = {
@@ -255,6 +259,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("stages", nargs="*", metavar="STAGE", help=", ".join(STAGES))
     parser.add_argument("--workspace", type=Path, default=Path("output/mini"))
     parser.add_argument("--bundle", type=Path, default=MINI_FOLDER)
+    parser.add_argument("--rivals", type=Path, default=rivals.FOLDER)
     parser.add_argument(
         "--steps", type=int, help="steps of the named stages, in place of the table's"
     )
@@ -271,7 +276,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     steps = STEPS if options.steps is None else dict.fromkeys(STEPS, int(options.steps))
-    world = World(options.workspace, options.bundle, steps, options.limit, options.go_on)
+    folders = (options.workspace, options.bundle, options.rivals)
+    world = World(*folders, steps, options.limit, options.go_on)
     for stage in options.stages or STAGES:
         STAGES[stage](world)
 

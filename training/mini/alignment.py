@@ -28,9 +28,9 @@ from training.models import clip_tokenizer
 
 from .bundle import read_image_encoder
 from .encoder import IMAGE_SIZE, SketchCLIP
+from .rivals import FOLDER, TEXT_PROJECTION
 from .workspace import seeded
 
-TEXT_PROJECTION = Path(__file__).parent / "rivals" / "text_projection.safetensors"
 BATCH = 256
 LEARNING_RATE = 3e-3
 ENCODED_AT_ONCE = 100
@@ -57,12 +57,13 @@ def open_mini_clip(device: torch.device) -> ClipMeasure:
     Raises:
         ModelError: the text's projection is missing.
     """
-    if not TEXT_PROJECTION.is_file():
+    path = FOLDER / TEXT_PROJECTION
+    if not path.is_file():
         raise ModelError(
-            f"There is no {TEXT_PROJECTION}, which measures.clip needs. `python -m training.mini "
-            "alignment` trains it."
+            f"There is no {path}, which measures.clip needs. `python -m training.mini alignment` "
+            "trains it."
         )
-    clip: Any = load_clip(MINI_FOLDER, TEXT_PROJECTION)
+    clip: Any = load_clip(MINI_FOLDER, path)
     network = from_model("the mini world's", clip.to(device), clip_tokenizer())
     return ClipMeasure(network, device)
 

@@ -23,7 +23,7 @@ from .styles import Style, render
 from .workspace import Progress, load_states, seeded
 
 BATCH = 64
-POOL = 4000  # pictures that go through the autoencoder, once: in each step it would cost the most
+POOL = 4000  # pictures at most that go through the autoencoder, once; in each step it costs the most
 LEARNING_RATE = 2e-3
 WARM_UP = 50
 
@@ -123,12 +123,13 @@ def _pool(
 ) -> tuple[Tensor, Tensor]:
     """Pictures out of the autoencoder [n, 3, 128, 128] uint8 and their answers, made once."""
     path = workspace / "judge_pool.pt"
-    parts = [fingerprint(autoencoder), seed, len(portraits), POOL]
+    count = min(POOL, 25 * len(portraits))
+    parts = [fingerprint(autoencoder), seed, len(portraits), count]
     if path.is_file() and (kept := torch.load(path, weights_only=True))["of"] == parts:
         return kept["pictures"], kept["answers"]
     rng = random.Random(seed)
     pictures, answers = [], []
-    for start in trange(0, POOL, 50, desc="autoencoded"):
+    for start in trange(0, count, 50, desc="autoencoded"):
         chosen = [(start + k) % len(portraits) for k in range(50)]
         drawn, truth = _drawn(chosen, portraits, drawings, rng)
         pictures.append((autoencoded(autoencoder, drawn) * 255).round().byte())

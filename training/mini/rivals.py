@@ -25,12 +25,14 @@ from .judge import load_judge
 from .pictures import load_pictures
 
 FOLDER = Path(__file__).parent / "rivals"
-JUDGE = FOLDER / "judge.safetensors"
+JUDGE, TEXT_PROJECTION = "judge.safetensors", "text_projection.safetensors"  # what measures them
 CONFIG = Path(__file__).parent.parent / "configs" / "mini.toml"
 PROJECTIONS = {"animesketchnet": "resampler", "ip_adapter": "linear"}
 
 
-def train_adapter(name: str, bundle: Path, pictures: Path, workspace: Path, steps: int) -> None:
+def train_adapter(
+    name: str, bundle: Path, pictures: Path, workspace: Path, steps: int, folder: Path
+) -> None:
     """Trains one of the two adapters and writes its file.
 
     Args:
@@ -39,6 +41,7 @@ def train_adapter(name: str, bundle: Path, pictures: Path, workspace: Path, step
         pictures: data set of the adapter.
         workspace: gets the run's folder.
         steps: of 48 pictures.
+        folder: of the rivals.
     """
     settings = {
         "model.base": bundle,
@@ -50,20 +53,29 @@ def train_adapter(name: str, bundle: Path, pictures: Path, workspace: Path, step
     }
     result = train(load_config(CONFIG, [(key, str(value)) for key, value in settings.items()]))
     weights = result.adapter.read_bytes()
-    FOLDER.mkdir(exist_ok=True)
-    path = FOLDER / f"{name}.safetensors"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.safetensors"
     write_atomically(path, lambda temporary: temporary.write_bytes(weights))
 
 
-def train_rival_controlnet(bundle: Path, pictures: Path, workspace: Path, steps: int) -> None:
-    """Trains the ControlNet and writes its folder, in diffusers' layout and half precision."""
+def train_rival_controlnet(
+    bundle: Path, pictures: Path, workspace: Path, steps: int, folder: Path
+) -> None:
+    """Trains the ControlNet and writes it, in diffusers' layout and half precision.
+
+    Args:
+        bundle: folder of the mini models.
+        pictures: data set of the adapter.
+        workspace: gets the checkpoint.
+        steps: of 48 pictures.
+        folder: of the ControlNet.
+    """
     rows, pixels = load_pictures(pictures)
     latents = encode(read_autoencoder(bundle), pixels)
     base = load_base(bundle)
     torch.nn.Module.to(base.unet, torch.bfloat16)
     captions = [row["text"] for row in rows]
     model = train_controlnet(base, latents, pixels, captions, workspace, steps)
-    folder = FOLDER / "controlnet"
     folder.mkdir(parents=True, exist_ok=True)
     weights = {key: value.half().contiguous() for key, value in model.state_dict().items()}
     path = folder / "diffusion_pytorch_model.safetensors"
@@ -72,9 +84,9 @@ def train_rival_controlnet(bundle: Path, pictures: Path, workspace: Path, steps:
     write_atomically(folder / "config.json", lambda temporary: temporary.write_text(config))
 
 
-def keep_judge(workspace: Path) -> None:
+def keep_judge(workspace: Path, folder: Path) -> None:
     """Writes the trained judge beside the rivals, in half precision."""
     weights = {key: value.half() if value.is_floating_point() else value
                for key, value in load_judge(workspace).state_dict().items()}  # fmt: skip
-    FOLDER.mkdir(exist_ok=True)
-    write_atomically(JUDGE, lambda temporary: save_file(weights, temporary))
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / JUDGE, lambda temporary: save_file(weights, temporary))

@@ -33,9 +33,10 @@ def open_measures(config: EvaluateConfig, device: torch.device) -> dict[str, Mea
     wanted, measures = config.measures, dict[str, Measure]()
     if wanted.judge:
         from training.mini.judge_measure import open_judge
-        from training.mini.rivals import JUDGE
+        from training.mini.rivals import FOLDER, JUDGE
 
-        measures["judge"] = open_judge(JUDGE if wanted.judge == "mini" else Path(wanted.judge))
+        mini = wanted.judge == "mini"
+        measures["judge"] = open_judge(FOLDER / JUDGE if mini else Path(wanted.judge))
     if wanted.blip2:
         from .blip2 import open_blip2_measure  # transformers' BLIP-2 takes seconds
 
