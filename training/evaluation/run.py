@@ -186,7 +186,7 @@ def _advice(
     if config.alpha.write:
         file = adapter_path() if path == "mini" else Path(path)
         write_recommendation(file, best)
-        told = " It stands in the metadata of the weight file, from which ComfyUI's node takes it."
+        told = " It stands in the metadata of the weight file, which the node Adapter Info shows."
     listed = ", ".join(f"{alpha:g}: {value:.2f}" for alpha, value in balances.items())
     return (
         f"Recommended for {name} is alpha {best:g}.{told} How well each alpha keeps "

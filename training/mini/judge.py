@@ -23,7 +23,7 @@ from .styles import Style, render
 from .workspace import Progress, load_states, seeded
 
 BATCH = 64
-POOL = 4000  # pictures at most that go through the autoencoder, once; in each step it costs the most
+POOL = 4000  # pictures that go through the autoencoder once; in each step it costs the most
 LEARNING_RATE = 2e-3
 WARM_UP = 50
 
