@@ -12,6 +12,7 @@ import torch
 
 from animesketchnet_core.mini import adapter_path
 from training.models import PRECISIONS, Base, fingerprint, load_base
+from training.settings import ConfigError
 
 from .cases import Pair
 from .config import ON_BASE, WITH_ALPHA, EvaluateConfig, MethodSettings
@@ -33,7 +34,13 @@ class Studio:
     @cached_property
     def base(self) -> Base:
         """The base of all diffusers methods, on the device, in its precision."""
-        base = load_base(self._config.draw.base)
+        base, draw = load_base(self._config.draw.base), self._config.draw
+        for name, side in (("height", draw.height), ("width", draw.width)):
+            if side % base.size_step:
+                raise ConfigError(
+                    f"draw.{name} is {side}; expected a multiple of {base.size_step}, as the "
+                    f"UNet of {base.name} halves it so often."
+                )
         return base.to(self._device, PRECISIONS[self._config.run.precision])
 
     @cached_property

@@ -18,11 +18,10 @@ from animesketchnet_core.adapter import AnimeSketchAdapter
 from animesketchnet_core.clip_input import fit_sketch
 from animesketchnet_core.weight_file import check_fits, read_adapter
 from training.models import Base, ImageEncoder, fingerprint, load_image_encoder
-from training.sample import ddim_sample
 
 from ..cases import Case
 from ..config import DrawSettings
-from ..noise import noise
+from .on_base import draw_on, recipe_of
 
 
 @dataclass
@@ -48,34 +47,28 @@ class AdapterMethod:
     @property
     def recipe(self) -> str:
         """All that decides a picture beside its case."""
-        s = self.settings
-        drawn = (s.height, s.width, s.steps, s.guidance, self.base.unet.dtype)
+        drawn = recipe_of(self.base, self.settings)
         return f"adapter 1, {self.weights}, {drawn}, alpha {self.alpha:g}"
 
     @torch.inference_mode()
     def draw(self, cases: Sequence[Case]) -> list[Tensor]:
-        """Draws one picture for each case, [h, w, 3] float32 in [0, 1] on the CPU."""
-        scale = self.base.latent_scale
-        size = (self.settings.height // scale, self.settings.width // scale)
-        channels = int(self.base.unet.config["in_channels"])
-        starts = torch.cat([noise(case, channels, *size) for case in cases])
-        features = no_features = None
-        if self.encoder and self.alpha:
-            features, no_features = read(self.encoder, cases), self.encoder.unconditional()
-        latents = ddim_sample(
+        """Draws one picture for each case, [h, w, 3] float32 in [0, 1] on the CPU.
+
+        Raises:
+            DataError: a reference cannot be read.
+            ValueError: a pair has none.
+        """
+        if self.adapter is None or self.encoder is None or not self.alpha:
+            return draw_on(self.base, self.settings, cases)
+        return draw_on(
             self.base,
-            self.adapter,
-            [case.pair.prompt for case in cases],
-            features,
-            no_features,
-            self.alpha if self.adapter else 0.0,
-            starts,
-            steps=self.settings.steps,
-            guidance=self.settings.guidance,
-            batch=self.settings.batch,
+            self.settings,
+            cases,
+            adapter=self.adapter,
+            features=read(self.encoder, cases),
+            no_features=self.encoder.unconditional(),
+            alpha=self.alpha,
         )
-        pictures = [self.base.decode_latents(one) for one in latents.split(1)]
-        return [picture[0].movedim(0, -1).float().cpu() for picture in pictures]
 
 
 def read(encoder: ImageEncoder, cases: Sequence[Case]) -> Tensor:

@@ -21,12 +21,12 @@ from torch import Tensor, nn
 from animesketchnet_core.weight_container import UnreadableWeightsError, open_weights
 from training.loading import ModelError, load_strictly
 from training.models import Base, fingerprint, frozen
-from training.sample import Residuals, ddim_sample
+from training.sample import Residuals
 from training.settings import ConfigError
 
 from ..cases import Case
 from ..config import DrawSettings
-from ..noise import noise
+from .on_base import draw_on, recipe_of
 
 CONTROLS = ("scribble", "lineart", "lineart_anime")
 SCRIBBLE_THRESHOLD = 0.5  # of the darkest line: what is at least as dark is line, all else paper
@@ -62,8 +62,7 @@ class ControlNetMethod:
     @property
     def recipe(self) -> str:
         """All that decides a picture beside its case."""
-        s = self.settings
-        drawn = (s.height, s.width, s.steps, s.guidance, self.base.unet.dtype)
+        drawn = recipe_of(self.base, self.settings)
         return f"controlnet 1, {self.weights}, {drawn}, {self.control}, alpha {self.alpha:g}"
 
     @torch.inference_mode()
@@ -75,25 +74,11 @@ class ControlNetMethod:
             ValueError: a pair has none.
         """
         size = (self.settings.height, self.settings.width)
-        height, width = (side // self.base.latent_scale for side in size)
-        channels = int(self.base.unet.config["in_channels"])
         references = [case.pair.reference_picture() for case in cases]
         lines = torch.cat([control_image(each, self.control, size) for each in references])
-        latents = ddim_sample(
-            self.base,
-            adapter=None,
-            text=[case.pair.prompt for case in cases],
-            features=None,
-            no_features=None,
-            alpha=0.0,
-            noise=torch.cat([noise(case, channels, height, width) for case in cases]),
-            steps=self.settings.steps,
-            guidance=self.settings.guidance,
-            batch=self.settings.batch,
-            control=lambda chosen: self._residuals(lines[chosen]),
+        return draw_on(
+            self.base, self.settings, cases, control=lambda chosen: self._residuals(lines[chosen])
         )
-        pictures = [self.base.decode_latents(one) for one in latents.split(1)]
-        return [picture[0].movedim(0, -1).float().cpu() for picture in pictures]
 
     def _residuals(self, lines: Tensor) -> Residuals:
         """What the ControlNet adds for these lines [b, 3, h, w]."""
