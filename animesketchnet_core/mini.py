@@ -17,6 +17,7 @@ from torch import Tensor
 
 MINI_FOLDER = Path(__file__).parent / "mini"
 
+TEXT_PROJECTION = "text_projection.safetensors"
 TOKEN_IDS = "token_ids"
 TOKEN_TABLE = "text_model.embeddings.token_embedding.weight"
 
@@ -50,6 +51,15 @@ def load_scheduler_config(folder: Path = MINI_FOLDER) -> dict[str, Any]:
     """Reads the mini world's noise schedule, a diffusers scheduler configuration."""
     path = _existing(folder / "scheduler" / "scheduler_config.json")
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def load_text_projection(folder: Path = MINI_FOLDER) -> Tensor:
+    """Loads what makes text and image encoder a CLIP, which compares them: [to, from] float32.
+
+    It maps the text encoder's pooled state into the image embeddings' space. Nothing that draws
+    needs it.
+    """
+    return load_file(_existing(folder / TEXT_PROJECTION))["weight"].float()
 
 
 def adapter_path(folder: Path = MINI_FOLDER) -> Path:

@@ -21,7 +21,7 @@ import comfy.utils
 import folder_paths
 from torch import Tensor, nn
 
-from ..animesketchnet_core.mini import load_part
+from ..animesketchnet_core.mini import load_part, load_text_projection
 from .links import Patcher
 
 
@@ -110,8 +110,7 @@ def load_clip(folder: Path) -> Any:
     parameters = sum(tensor.numel() for tensor in weights.values())
     clip = comfy.sd.CLIP(Target(), embedding_directory=embeddings, parameters=parameters)
     transformer = clip.cond_stage_model.clip_l.transformer
-    # ComfyUI starts this projection, which SD v1.5 does not use, as the identity.
-    weights.setdefault("text_projection.weight", transformer.text_projection.weight.detach())
+    weights["text_projection.weight"] = load_text_projection(folder)
     _load_all(transformer, weights, "text_encoder")
     return clip
 

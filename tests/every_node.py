@@ -61,7 +61,7 @@ def every_node(steps: int) -> dict[str, dict[str, Any]]:
         "compare": ours("Compare", clip_vision=["mini", 3], sketch=["first", 0],
                         images=["sweep", 1]),
         "score": ours("Score", images=["sweep", 1], clip_vision=["mini", 3], sketch=["first", 0],
-                      prompt=""),
+                      clip=["mini", 1], prompt=["prompt", 0]),
         "lines": ours("SketchFromImage", image=["coloured", 0], line_width=1.0, detail=0.9,
                       method="ink"),
         "clean": ours("CleanSketch", image=["lines", 0], whiten_paper=1.0, remove_specks=4.0,

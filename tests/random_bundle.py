@@ -22,7 +22,7 @@ from transformers import (
 
 from animesketchnet_core.adapter import AnimeSketchAdapter
 from animesketchnet_core.adapter_metadata import AdapterMetadata
-from animesketchnet_core.mini import TOKEN_TABLE, compact_token_table
+from animesketchnet_core.mini import TEXT_PROJECTION, TOKEN_TABLE, compact_token_table
 from animesketchnet_core.resampler import ResamplerConfig
 from animesketchnet_core.unet_layers import UNetShape
 from animesketchnet_core.weight_file import write_adapter
@@ -97,6 +97,8 @@ def write_bundle(folder: Path, resampler: ResamplerConfig = RESAMPLER, seed: int
     write_part(folder / "vae", vae, dict(vae.config))
     text = CLIPTextModel(CLIPTextConfig(**TEXT))
     write_part(folder / "text_encoder", text, text.config.to_dict())
+    projection = {"weight": torch.randn(VISION["projection_dim"], TEXT["hidden_size"])}
+    save_file(projection, folder / TEXT_PROJECTION)
     vision = CLIPVisionModelWithProjection(CLIPVisionConfig(**VISION))
     write_part(folder / "image_encoder", vision, vision.config.to_dict())
     (folder / "scheduler").mkdir()

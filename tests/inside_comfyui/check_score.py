@@ -12,8 +12,10 @@ import comfy.cli_args
 import comfy.clip_vision
 import comfy.sd
 import comfy.sd1_clip
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 TEXT = {
@@ -198,6 +200,18 @@ def test_a_projection_that_no_file_has_filled_is_told(tiny, score, pictures, lef
     }[left]
     with pytest.raises(ValueError, match=r"text projection is missing.*clip-vit-large-patch14"):
         score(pictures, tiny.clip_vision, clip=text_half(weights), prompt="a")
+
+
+def test_the_mini_models_tell_left_from_right(mini, score):
+    """Their CLIP is whole: a face and its mirror image are drawn to opposite prompts."""
+    image = Image.open(Path(__file__).parents[2] / "workflows" / "animesketchnet_reference.png")
+    face = torch.from_numpy(np.array(image.convert("RGB"))).float()[None] / 255
+    images = torch.cat([face, face.flip(2)])
+    first = {
+        side: score(images, mini.clip_vision, clip=mini.clip, prompt=f"a face, facing {side}")[0][0]
+        for side in ("left", "right")
+    }
+    assert not torch.equal(first["left"], first["right"])
 
 
 def test_halves_of_different_clips_are_told(mini, tiny, score, pictures):

@@ -5,11 +5,11 @@
     python -m training.mini --workspace D ...   # where checkpoints and training pictures lie
     python -m training.mini base --go-on        # start from the weights in the repository
 
-Stages: pictures, autoencoder, encoder, base, adapter, decoder, judge, measure, sheet; and, for the
-comparison of `python -m training.evaluate`, animesketchnet, ip_adapter, controlnet, alignment. Each
-can be stopped at any moment and goes on from its last checkpoint when it is started again. Finished
-models are written to the folder of the bundle, which nodes, trainer and tests load, those of the
-comparison and the judge to training/mini/rivals.
+Stages: pictures, autoencoder, encoder, base, adapter, decoder, alignment, judge, measure, sheet;
+and, for `python -m training.evaluate`, which compares them, animesketchnet, ip_adapter, controlnet.
+Each can be stopped at any moment and goes on from its last checkpoint when it is started again.
+Finished models are written to the folder of the bundle, which nodes, trainer and tests load; those
+that are compared, and the judge, to training/mini/rivals.
 """
 
 from __future__ import annotations
@@ -205,8 +205,7 @@ def alignment_stage(world: World) -> None:
     rows, pictures = load_pictures(world.workspace / "adapter_pictures")
     captions = [row["full_text"] for row in rows]
     steps = world.steps["alignment"]
-    path = world.rivals / rivals.TEXT_PROJECTION
-    train_text_projection(world.bundle, pictures, captions, path, steps)
+    train_text_projection(world.bundle, pictures, captions, steps)
 
 
 STAGES: dict[str, Callable[[World], None]] = {

@@ -1,8 +1,8 @@
 """The mini world's CLIP, which says how well a picture goes with a text: for measuring only.
 
-The picture's side is the embedded image encoder. The bundle holds no text side of it, as nothing
-that draws needs one; here the base's text encoder gets a projection of its own, trained on pictures
-and exact captions against the frozen embeddings of the pictures.
+The picture's side is the embedded image encoder. The text encoder was trained to guide the UNet
+since, so it gets a projection of its own, from its pooled state into the image embeddings' space,
+trained on pictures and exact captions while all else is frozen.
 """
 
 from __future__ import annotations
@@ -13,22 +13,20 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 from transformers import CLIPModel
 
 from animesketchnet_core.clip_input import pixel_values
 from animesketchnet_core.files import write_atomically
-from animesketchnet_core.mini import MINI_FOLDER
+from animesketchnet_core.mini import MINI_FOLDER, TEXT_PROJECTION, load_text_projection
 from training.evaluation.measures.clip import ClipMeasure
 from training.evaluation.measures.clip_network import from_model
-from training.loading import ModelError
 from training.models import clip_tokenizer
 
 from .bundle import read_image_encoder
 from .encoder import IMAGE_SIZE, SketchCLIP
-from .rivals import FOLDER, TEXT_PROJECTION
 from .workspace import seeded
 
 BATCH = 256
@@ -36,48 +34,31 @@ LEARNING_RATE = 3e-3
 ENCODED_AT_ONCE = 100
 
 
-def load_clip(bundle: Path, text_projection: Path | None = None) -> CLIPModel:
-    """Puts the mini world's CLIP together.
-
-    Args:
-        bundle: folder of the mini models.
-        text_projection: file that `train_text_projection` wrote; None: random.
-    """
+def load_clip(bundle: Path) -> CLIPModel:
+    """Puts the mini world's CLIP together, with a random text projection."""
     torch.manual_seed(9)
     model = SketchCLIP()
     read_image_encoder(model, bundle)
-    if text_projection is not None:
-        model.clip.text_projection.load_state_dict(load_file(text_projection))
     return model.clip.eval().requires_grad_(False)
 
 
 def open_mini_clip(device: torch.device) -> ClipMeasure:
-    """CLIP score and CLIP-I of the mini world; not to be compared with those of ViT-B/32.
-
-    Raises:
-        ModelError: the text's projection is missing.
-    """
-    path = FOLDER / TEXT_PROJECTION
-    if not path.is_file():
-        raise ModelError(
-            f"There is no {path}, which measures.clip needs. `python -m training.mini alignment` "
-            "trains it."
-        )
-    clip: Any = load_clip(MINI_FOLDER, path)
+    """CLIP score and CLIP-I of the mini world; not to be compared with those of ViT-B/32."""
+    clip: Any = load_clip(MINI_FOLDER)
+    clip.text_projection.weight.copy_(load_text_projection())
     network = from_model("the mini world's", clip.to(device), clip_tokenizer())
     return ClipMeasure(network, device)
 
 
 def train_text_projection(
-    bundle: Path, pictures: Tensor, captions: Sequence[str], path: Path, steps: int, seed: int = 9
+    bundle: Path, pictures: Tensor, captions: Sequence[str], steps: int, seed: int = 9
 ) -> None:
-    """Trains the projection of texts into the pictures' space, and writes it to a file.
+    """Trains the projection of texts into the pictures' space, and writes it into the bundle.
 
     Args:
         bundle: folder of the mini models.
         pictures: [n, 3, 128, 128] uint8.
         captions: of each picture, naming everything.
-        path: file to write.
         steps: of 256 pictures each.
         seed: of the order.
     """
@@ -98,8 +79,7 @@ def train_text_projection(
             optimizer.step()
             bar.set_postfix(loss=f"{loss.item():.3f}")
     weights = {"weight": projection.weight.detach().half().contiguous()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, lambda temporary: save_file(weights, temporary))
+    write_atomically(bundle / TEXT_PROJECTION, lambda temporary: save_file(weights, temporary))
 
 
 def _contrastive(images: Tensor, texts: Tensor, scale: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ from .judge import load_judge
 from .pictures import load_pictures
 
 FOLDER = Path(__file__).parent / "rivals"
-JUDGE, TEXT_PROJECTION = "judge.safetensors", "text_projection.safetensors"  # what measures them
+JUDGE = "judge.safetensors"
 CONFIG = Path(__file__).parent.parent / "configs" / "mini.toml"
 PROJECTIONS = {"animesketchnet": "resampler", "ip_adapter": "linear"}
 
