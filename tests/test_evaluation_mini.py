@@ -44,7 +44,7 @@ def test_mini_clip_scores_pairs(portraits, tmp_path: Path) -> None:
     figures = clip.score(pictures[:3], replace(pair, prompt=faces[1].caption(hair=False)))
     assert 0 < figures["clip_i"].max() <= 1
     assert figures["clip_score"].argmax() == 1
-    assert figures["clip_score"][1] > 30
+    assert figures["clip_score"][1] > 15
     assert clip.truncated("a face, " * 50) > 0
 
 

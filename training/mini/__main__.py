@@ -52,6 +52,7 @@ STEPS = {
     "controlnet": 1200,
     "alignment": 1500,
 }
+ALIGNED = 5000  # pictures are enough for the CLIP that measures
 BASE_STRIDE = 2  # the base learns from every second picture: encoding more would cost it steps
 CONFIG = Path(__file__).parent.parent / "configs" / "mini.toml"
 
@@ -203,7 +204,8 @@ def alignment_stage(world: World) -> None:
     """Trains the text side of the CLIP that measures."""
     pictures_stage(world)
     rows, pictures = load_pictures(world.workspace / "adapter_pictures")
-    captions = [row["full_text"] for row in rows]
+    rows, pictures = rows[:ALIGNED], pictures[:ALIGNED]
+    captions = [[row["full_text"], *row["text"]] for row in rows]  # prompts name less than all
     steps = world.steps["alignment"]
     train_text_projection(world.bundle, pictures, captions, steps)
 

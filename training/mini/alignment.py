@@ -2,7 +2,7 @@
 
 The picture's side is the embedded image encoder. The text encoder was trained to guide the UNet
 since, so it gets a projection of its own, from its pooled state into the image embeddings' space,
-trained on pictures and exact captions while all else is frozen.
+trained on pictures and their captions while all else is frozen.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
-from tqdm import tqdm
+from tqdm import tqdm, trange
 from transformers import CLIPModel
 
 from animesketchnet_core.clip_input import pixel_values
@@ -51,29 +51,29 @@ def open_mini_clip(device: torch.device) -> ClipMeasure:
 
 
 def train_text_projection(
-    bundle: Path, pictures: Tensor, captions: Sequence[str], steps: int, seed: int = 9
+    bundle: Path, pictures: Tensor, captions: Sequence[list[str]], steps: int, seed: int = 9
 ) -> None:
     """Trains the projection of texts into the pictures' space, and writes it into the bundle.
 
     Args:
         bundle: folder of the mini models.
         pictures: [n, 3, 128, 128] uint8.
-        captions: of each picture, naming everything.
+        captions: of each picture, equally many; each step draws one.
         steps: of 256 pictures each.
         seed: of the order.
     """
     clip = load_clip(bundle)
-    images, texts = _encode(clip, pictures, captions)  # [n, e], [n, t]
+    images, texts = _embed(clip, pictures), _read(clip, captions)  # [n, e], [n, c, t]
     projection = clip.text_projection.requires_grad_(True)
-    optimizer = torch.optim.AdamW(projection.parameters(), lr=LEARNING_RATE, fused=True)
     scale = torch.tensor(2.66, requires_grad=True)  # CLIP's own start: exp is 14.3
-    optimizer.add_param_group({"params": [scale]})
+    optimizer = torch.optim.AdamW([projection.weight, scale], lr=LEARNING_RATE, fused=True)
     with tqdm(range(steps), desc="alignment") as bar:
         for step in bar:
-            chosen = torch.randint(len(images), (BATCH,), generator=seeded(seed, step))
-            loss = _contrastive(
-                images[chosen], F.normalize(projection(texts[chosen]), dim=1), scale
-            )
+            generator = seeded(seed, step)
+            chosen = torch.randint(len(images), (BATCH,), generator=generator)
+            wording = torch.randint(texts.shape[1], (BATCH,), generator=generator)
+            said = F.normalize(projection(texts[chosen, wording]), dim=1)
+            loss = _contrastive(images[chosen], said, scale)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -90,19 +90,25 @@ def _contrastive(images: Tensor, texts: Tensor, scale: Tensor) -> Tensor:
     return (F.cross_entropy(logits, match) + F.cross_entropy(logits.T, match)) / 2
 
 
-@torch.inference_mode()
-def _encode(clip: CLIPModel, pictures: Tensor, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """Unit embeddings of the pictures [n, e], and the captions' pooled states [n, t]."""
-    tokenizer = clip_tokenizer()
-    images, texts = [], []
-    for start in tqdm(range(0, len(pictures), ENCODED_AT_ONCE), desc="encoding"):
-        chosen = slice(start, start + ENCODED_AT_ONCE)
-        fitted = F.interpolate(
-            pictures[chosen].float() / 255, IMAGE_SIZE, mode="bicubic", antialias=True
-        )
+@torch.no_grad()
+def _embed(clip: CLIPModel, pictures: Tensor) -> Tensor:
+    """Unit embeddings of the pictures [n, e]."""
+    found = []
+    for part in tqdm(pictures.split(ENCODED_AT_ONCE), desc="pictures"):
+        fitted = F.interpolate(part.float() / 255, IMAGE_SIZE, mode="bicubic", antialias=True)
         pixels = pixel_values(fitted.clamp(0, 1).permute(0, 2, 3, 1))
         vision = clip.vision_model(pixels).pooler_output
-        images.append(F.normalize(clip.visual_projection(vision), dim=1))
-        ids = tokenizer(list(captions[chosen]), return_tensors="pt", padding=True).input_ids
-        texts.append(clip.text_model(ids).pooler_output)
-    return torch.cat(images).clone(), torch.cat(texts).clone()
+        found.append(F.normalize(clip.visual_projection(vision), dim=1))
+    return torch.cat(found)
+
+
+@torch.no_grad()
+def _read(clip: CLIPModel, captions: Sequence[list[str]]) -> Tensor:
+    """The captions' pooled states [n, c, t]."""
+    tokenizer, found = clip_tokenizer(), []
+    words = [caption for several in captions for caption in several]
+    for start in trange(0, len(words), ENCODED_AT_ONCE, desc="captions"):
+        part = words[start : start + ENCODED_AT_ONCE]
+        ids = tokenizer(part, return_tensors="pt", padding=True).input_ids
+        found.append(clip.text_model(ids).pooler_output)
+    return torch.cat(found).unflatten(0, (len(captions), -1))
