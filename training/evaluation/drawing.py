@@ -79,17 +79,17 @@ def draw_all(
     return drawn
 
 
-def drawing_hours(output: Path) -> dict[str, float]:
-    """Hours that each method drew, over all processes and runs."""
-    hours: dict[str, float] = {}
+def drawing_minutes(output: Path) -> dict[str, float]:
+    """Minutes that each method drew, over all processes and runs."""
+    minutes: dict[str, float] = {}
     for path in sorted(output.glob("log.*.jsonl")):
         for line in path.read_text(encoding="utf-8").splitlines():
             try:
                 entry = json.loads(line)
             except ValueError:
                 continue  # cut short by a kill
-            hours[entry["method"]] = hours.get(entry["method"], 0.0) + entry["seconds"] / 3600
-    return hours
+            minutes[entry["method"]] = minutes.get(entry["method"], 0.0) + entry["seconds"] / 60
+    return minutes
 
 
 def _slug(name: str, recipe: str) -> str:

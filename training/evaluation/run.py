@@ -21,7 +21,7 @@ from training.workers import Workers
 from .alpha import balance, means, recommended, write_recommendation
 from .cases import Pair, crossed_pairs, jobs, read_pairs
 from .config import EvaluateConfig
-from .drawing import Drawn, draw_all, drawing_hours
+from .drawing import Drawn, draw_all, drawing_minutes
 from .figures import AlphaPoint, alpha_chart, figure3, figure4
 from .markup import Table
 from .measures.measure import Column, Measure
@@ -30,7 +30,7 @@ from .measuring import measure_all, with_other_prompts
 from .page import Report, write_page
 from .scored import Scored
 from .statistics import estimate
-from .studio import Studio
+from .studio import Studio, describe_weights
 from .tables import comparison, differences, spread, where_it_loses
 
 PARTS = ("table1", "table2", "figure4", "alpha")
@@ -134,9 +134,10 @@ def _is_known(scored: Sequence[Scored], column: Column) -> bool:
 
 def _headline(scored: Sequence[Scored], names: Sequence[str], pairs: Sequence[Pair]) -> list[str]:
     seeds = len({one.seed for one in scored})
+    pictures = "one picture" if seeds == 1 else f"{seeds} pictures"
     return [
-        f"{len(names)} methods, {len(pairs):,} pairs of a prompt and a reference, {seeds} pictures "
-        "of each, from the same noise."
+        f"{len(names)} methods, {len(pairs):,} pairs of a prompt and a reference, {pictures} of "
+        "each, all methods from the same noise."
     ]
 
 
@@ -198,10 +199,10 @@ def _advice(
 def _provenance(
     config: EvaluateConfig, drawn: Sequence[Drawn], measures: dict[str, Measure], workers: Workers
 ) -> dict[str, str]:
-    """How it was made, without a date: the same pictures give the same report."""
+    """How it was made; no date, so that the same pictures give the same report."""
     versions = [f"{name} {importlib.metadata.version(name)}" for name in LIBRARIES]
     device = "CPU" if workers.device.type == "cpu" else torch.cuda.get_device_name(workers.device)
-    hours = drawing_hours(Path(config.run.output))
+    minutes = drawing_minutes(Path(config.run.output))
     counts: dict[str, int] = {}
     for one in drawn:
         counts[one.job.method] = counts.get(one.job.method, 0) + 1
@@ -211,7 +212,8 @@ def _provenance(
         "versions": ", ".join(versions),
         "device": f"{device}, {workers.count} processes, UNet in {config.run.precision}",
         "pictures": ", ".join(f"{name}: {count:,}" for name, count in counts.items()),
-        "hours of drawing": ", ".join(f"{name}: {hour:.2f}" for name, hour in hours.items()),
+        "minutes of drawing": ", ".join(f"{name}: {m:.1f}" for name, m in minutes.items()),
+        "weights": "\n".join(map(describe_weights, config.methods)),
         "pictures' recipes": "\n".join(
             sorted({f"{d.job.method}: {d.path.parent.name}" for d in drawn})
         ),

@@ -11,7 +11,9 @@ from pathlib import Path
 import torch
 
 from animesketchnet_core.mini import adapter_path
+from animesketchnet_core.weight_file import read_adapter
 from training.models import PRECISIONS, Base, fingerprint, load_base
+from training.networks import fingerprint as folder_fingerprint
 from training.settings import ConfigError
 
 from .cases import Pair
@@ -98,3 +100,18 @@ class Studio:
 
         dtype = PRECISIONS[self._config.run.precision]
         return open_stable_diffusion_3(weights, draw, self._device, dtype)
+
+
+def describe_weights(method: MethodSettings) -> str:
+    """Says which file a method has drawn with, and what that tells of its training."""
+    if not method.weights:
+        return f"{method.name}: none of its own"
+    path = adapter_path() if method.weights == "mini" else Path(method.weights)
+    if path.is_dir():
+        return f"{method.name}: {path.name}, files {folder_fingerprint(str(path))}"
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    _, metadata = read_adapter(path) if method.kind == "adapter" else ({}, None)
+    budget = {key: value for key, value in (metadata.training if metadata else {}).items()
+              if key in ("steps", "pictures_seen", "optimizer.learning_rate")}  # fmt: skip
+    told = "".join(f", {key} {value}" for key, value in budget.items())
+    return f"{method.name}: {path.name}, SHA-256 {digest}{told}"

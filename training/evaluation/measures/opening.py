@@ -71,11 +71,10 @@ def warnings(
     if config.alpha.methods:
         asked |= {"alpha.text": (config.alpha.text,), "alpha.fidelity": (config.alpha.fidelity,)}
     told += [
-        f"`{setting}` names {key!r}, which is not measured here; what is: "
+        f"`{setting}` names {', '.join(lost)}, which is not measured here; what is: "
         f"{', '.join(sorted(known))}."
         for setting, keys in asked.items()
-        for key in keys
-        if key not in known
+        if (lost := [key for key in keys if key not in known])
     ]
     prompts = list(dict.fromkeys(pair.prompt for pair in pairs))
     for name, measure in measures.items():
