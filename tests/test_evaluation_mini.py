@@ -37,6 +37,16 @@ def test_mini_clip_finds_the_picture_of_a_caption(portraits) -> None:
     assert right >= 0.8 * COUNT
 
 
+def test_mini_clip_tells_left_from_right(portraits) -> None:
+    """Of a face and its mirror image, the one that looks as the prompt says."""
+    faces, pictures = portraits
+    clip = open_mini_clip(torch.device("cpu"))
+    words = torch.cat([clip.embed_text(face.caption(hair=False)) for face in faces])
+    images, mirrored = clip.embed(pictures), clip.embed(pictures.flip(2))
+    right = torch.cosine_similarity(images, words) > torch.cosine_similarity(mirrored, words)
+    assert right.float().mean() >= 0.9
+
+
 def test_mini_clip_scores_pairs(portraits, tmp_path: Path) -> None:
     faces, pictures = portraits
     clip = open_mini_clip(torch.device("cpu"))
