@@ -30,7 +30,7 @@ class EmbeddingProjectionConfig:
         output_dim: width of the image tokens, the UNet's cross-attention width.
     """
 
-    reads: ClassVar = ImageFeatures.IMAGE_EMBEDDING
+    reads: ClassVar[ImageFeatures] = ImageFeatures.IMAGE_EMBEDDING
 
     num_tokens: int = 4
     embedding_dim: int = 1024
@@ -75,8 +75,8 @@ class PatchProjectionConfig:
         output_dim: width of the image tokens, the UNet's cross-attention width.
     """
 
-    reads: ClassVar = ImageFeatures.HIDDEN_STATES
-    num_tokens: ClassVar = None  # as many as there are hidden states: 257 of CLIP ViT-H/14
+    reads: ClassVar[ImageFeatures] = ImageFeatures.HIDDEN_STATES
+    num_tokens: ClassVar[None] = None  # as many as there are hidden states: 257 of CLIP ViT-H/14
 
     embedding_dim: int = 1280
     output_dim: int = 768

@@ -38,7 +38,7 @@ class ResamplerConfig:
         ff_mult: hidden width of the feed-forward layer, in multiples of dim.
     """
 
-    reads: ClassVar = ImageFeatures.HIDDEN_STATES
+    reads: ClassVar[ImageFeatures] = ImageFeatures.HIDDEN_STATES
 
     dim: int = 768
     depth: int = 4
