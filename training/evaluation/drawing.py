@@ -63,8 +63,10 @@ def draw_all(
         folder.mkdir(parents=True, exist_ok=True)
         paths = {case: folder / f"{case.id}-{case.pair.digest}.png" for case in job.cases}
         drawn += [Drawn(job, case, path) for case, path in paths.items()]
-        workers.wait()  # all must find the same pictures missing
-        missing = workers.share([case for case, path in paths.items() if not path.is_file()])
+        workers.wait()  # an earlier job may have drawn the same pictures
+        missing = [case for case, path in paths.items() if not path.is_file()]
+        workers.wait()  # nobody writes before all have read what is to be drawn
+        missing = workers.share(missing)
         with tqdm(total=len(missing), desc=f"{job.method}, {job.part}", unit="picture",
                   disable=not workers.first or not missing) as bar:  # fmt: skip
             for start in range(0, len(missing), batch):

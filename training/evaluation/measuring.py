@@ -50,8 +50,8 @@ def measure_all(
         folder = output / "scores"
         folder.mkdir(parents=True, exist_ok=True)
         stem = f"{name}-{hashlib.sha256(measure.recipe.encode()).hexdigest()[:10]}"
-        workers.wait()  # all must find the same groups missing
         known = _known(folder, stem)
+        workers.wait()  # nobody writes before all have read what is to be measured
         mine = workers.share([key for key in groups if key not in known])
         path = folder / f"{stem}.{workers.rank}.jsonl"
         bar = tqdm(mine, desc=f"measuring {name}", disable=not workers.first or not mine)
