@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor2_0, IPAdapterAttnProcessor2_0
 from diffusers.models.embeddings import (
     ImageProjection,
@@ -126,11 +126,9 @@ def random_inputs(
 
 def load_in_diffusers(unet: UNet2DConditionModel, path: Path) -> StableDiffusionPipeline:
     scheduler = DDIMScheduler(steps_offset=1, clip_sample=False)
-    none = dict.fromkeys(
-        ("vae", "text_encoder", "tokenizer", "safety_checker", "feature_extractor")
-    )
+    none = dict.fromkeys(("text_encoder", "tokenizer", "safety_checker", "feature_extractor"))
     pipeline = StableDiffusionPipeline(
-        unet=unet, scheduler=scheduler, requires_safety_checker=False, **none
+        vae=AutoencoderKL(), unet=unet, scheduler=scheduler, requires_safety_checker=False, **none
     )
     pipeline.load_ip_adapter(
         str(path.parent), subfolder="", weight_name=path.name, image_encoder_folder=None

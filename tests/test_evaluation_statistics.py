@@ -61,7 +61,7 @@ def test_one_picture_a_pair_agrees_with_scipy() -> None:
     values = np.random.default_rng(3).gamma(2.0, size=37)
     told = estimate({str(k): [value] for k, value in enumerate(values)}, rounds=20_000)
     theirs = bootstrap((values,), np.mean, n_resamples=20_000, method="percentile",
-                       rng=np.random.default_rng(4)).confidence_interval  # fmt: skip
+                       random_state=np.random.default_rng(4)).confidence_interval  # fmt: skip
     width = theirs.high - theirs.low
     assert told.low == pytest.approx(theirs.low, abs=0.02 * width)
     assert told.high == pytest.approx(theirs.high, abs=0.02 * width)

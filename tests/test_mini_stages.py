@@ -32,11 +32,17 @@ TRAINED = ("autoencoder", "encoder", "base", "adapter", "decoder", "judge")
 RIVALS = ("animesketchnet", "ip_adapter", "controlnet", "alignment")
 
 
+needs_muon = pytest.mark.skipif(
+    not hasattr(torch.optim, "Muon"), reason="the encoder is trained with Muon, of torch 2.9"
+)
+
+
 def run(folder: Path, *words: str) -> None:
     folders = {name: str(folder / name) for name in ("workspace", "bundle", "rivals")}
     main([*words, *(word for name, path in folders.items() for word in (f"--{name}", path))])
 
 
+@needs_muon
 def test_every_stage_runs_from_nothing(tmp_path: Path) -> None:
     run(tmp_path, "pictures", *TRAINED, "--steps", "1", "--limit", "2")
     run(tmp_path, "measure", "--limit", "2")
@@ -87,6 +93,7 @@ def test_judge_answers_for_what_was_asked(tmp_path: Path) -> None:
         open_judge(tmp_path / "gone")
 
 
+@needs_muon
 def test_training_goes_on_from_the_weights_of_the_bundle(tmp_path: Path) -> None:
     shutil.copytree(MINI_FOLDER, tmp_path / "bundle")
     run(tmp_path, "autoencoder", "encoder", "--go-on", "--steps", "1", "--limit", "2")

@@ -150,7 +150,7 @@ def open_matcher(
     if kind == "blip-2":
         # The model cuts so many tokens off each sentence where its config has an image token:
         # without them there, it would judge sentences by their ends, and say nothing of it.
-        queries = model.config.num_query_tokens if model.config.image_token_id is not None else 0
+        queries = model.config.num_query_tokens if model.config.image_token_index is not None else 0
         option, answer = "use_image_text_matching_head", "logits_per_image"
     else:
         queries, option, answer = 0, "use_itm_head", "itm_score"

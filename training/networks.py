@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,14 +55,15 @@ def open_network(
     try:
         model, found = kind.from_pretrained(
             folder, local_files_only=True, use_safetensors=None if pickles else True,
-            weights_only=True, dtype=dtype, output_loading_info=True,
+            weights_only=True, output_loading_info=True,
+            torch_dtype=dtype,  # `dtype` came later, and every version reads this
         )  # fmt: skip
-    except pickle.UnpicklingError as error:
-        raise ModelError(
-            f"{setting} is {folder}, whose pytorch_model.bin is damaged, or holds more than "
-            f"tensors and could run code. Use {source}, with model.safetensors."
-        ) from error
-    except (*ERRORS, RuntimeError) as error:
+    except (*ERRORS, RuntimeError, pickle.UnpicklingError) as error:
+        if any(isinstance(cause, pickle.UnpicklingError) for cause in _causes(error)):
+            raise ModelError(
+                f"{setting} is {folder}, whose pytorch_model.bin is damaged, or holds more than "
+                f"tensors and could run code. Use {source}, with model.safetensors."
+            ) from error
         raise unreadable(setting, folder, source, error) from error
     missing = sorted(key for key in found["missing_keys"] if not key.startswith(unused))
     if missing:
@@ -71,6 +72,13 @@ def open_network(
             f"({', '.join(missing[:3])}, ...). Needed is {source}."
         )
     return model.eval().requires_grad_(False).to(device)
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and those that led to it: old versions of transformers raise their own."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def look_once(model: Any) -> None:

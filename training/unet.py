@@ -99,7 +99,7 @@ def multi_head_attention(query: Tensor, key: Tensor, value: Tensor, heads: int) 
         scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)  # [b, h, n, m]
         read = scores.softmax(-1) @ v  # [b, h, n, d]
     elif q.device.type == "meta":  # counts and keeps what a GPU's fused kernel does (estimate.py)
-        read = torch.ops.aten._scaled_dot_product_flash_attention(q, k, v)[0]
+        read = torch.ops.aten._scaled_dot_product_efficient_attention(q, k, v, None, True)[0]
     else:
         read = F.scaled_dot_product_attention(q, k, v)  # [b, h, n, d]
     return read.transpose(1, 2).flatten(2)
@@ -140,6 +140,9 @@ def checkpoint_blocks(unet: UNet2DConditionModel, blocks: str) -> None:
         for module in set(unet.modules()) - finest:
             if hasattr(module, "gradient_checkpointing"):
                 module.gradient_checkpointing = False  # type: ignore[assignment]
+    for module in unet.modules():
+        if getattr(module, "gradient_checkpointing", False):
+            module.training = True  # else old versions of diffusers do not heed the mark
 
 
 def text_keys_values(unet: UNet2DConditionModel) -> dict[int, tuple[Tensor, Tensor]]:

@@ -9,7 +9,7 @@ Stages: pictures, autoencoder, encoder, base, adapter, decoder, alignment, judge
 and, for `python -m training.evaluate`, which compares them, animesketchnet, ip_adapter, controlnet.
 Each can be stopped at any moment and goes on from its last checkpoint when it is started again.
 Finished models are written to the folder of the bundle, which nodes, trainer and tests load; those
-that are compared, and the judge, to training/mini/rivals.
+that are compared, and the judge, to training/mini/rivals. The encoder's stage needs torch 2.9.
 """
 
 from __future__ import annotations

@@ -57,7 +57,8 @@ def read_image_encoder(model: SketchCLIP, folder: Path) -> None:
 def write_base(base: Base, used_tokens: Tensor, folder: Path) -> None:
     """Writes unet/, text_encoder/ (only the token rows that training used) and scheduler/."""
     _write(folder / "unet", base.unet.config, base.unet.state_dict())
-    text = {f"text_model.{k}": v for k, v in base.text_encoder.state_dict().items()}
+    state_dict = base.text_encoder.state_dict()  # with the prefix until transformers 5
+    text = {f"text_model.{k.removeprefix('text_model.')}": v for k, v in state_dict.items()}
     text |= compact_token_table(text[TOKEN_TABLE], used_tokens)
     _write(folder / "text_encoder", base.text_encoder.config.to_dict(), text)
     schedule = {"_class_name": SCHEDULER_CLASS, **SCHEDULER_CONFIG}
@@ -75,8 +76,11 @@ def read_text_start(model: SketchCLIP) -> CLIPTextModel:
         model.clip.config.text_config,
         attn_implementation="eager",  # see encoder.py
     )
-    tower = {k: v for k, v in model.clip.text_model.state_dict().items() if k in text.state_dict()}
-    text.load_state_dict(tower)
+    tower: Any = getattr(text, "text_model", text)  # itself from transformers 5 on
+    wanted = tower.state_dict()
+    tower.load_state_dict(
+        {k: v for k, v in model.clip.text_model.state_dict().items() if k in wanted}
+    )
     return text
 
 

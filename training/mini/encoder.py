@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
-from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig
+from transformers import CLIPConfig, CLIPModel
 
 from animesketchnet_core.clip_input import pixel_values
 
@@ -65,13 +65,15 @@ class SketchCLIP(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        text, vision = CLIPTextConfig(**TEXT_CONFIG), CLIPVisionConfig(**VISION_CONFIG)
+        config: Any = CLIPConfig(
+            text_config=TEXT_CONFIG, vision_config=VISION_CONFIG, projection_dim=WIDTH
+        )
+        text, vision = config.text_config, config.vision_config
         self.clip = CLIPModel._from_config(
-            CLIPConfig(text_config=text, vision_config=vision, projection_dim=WIDTH),
+            config,
             attn_implementation="eager",  # on the CPU its backward beats SDPA's by far
         )
-        patch: Any = vision.patch_size  # an int here; the type allows pairs
-        self.redraw = nn.Linear(vision.hidden_size, 3 * patch**2)
+        self.redraw = nn.Linear(vision.hidden_size, 3 * vision.patch_size**2)
         self.name_picture = nn.Linear(vision.hidden_size, sum(QUESTIONS.values()))
         self.name_caption = nn.Linear(text.hidden_size, sum(QUESTIONS.values()))
 

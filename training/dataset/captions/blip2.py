@@ -108,7 +108,7 @@ class Captioner:
         rgb = np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels
         inputs = self._processor(images=rgb, text=prompt, return_tensors="pt")
         wanted = self._model.config.num_query_tokens
-        given = int((inputs["input_ids"] == self._model.config.image_token_id).sum())
+        given = int((inputs["input_ids"] == self._model.config.image_token_index).sum())
         if given != wanted:
             raise ModelError(
                 f"{SETTING} is {self._folder}, whose processor makes {given} image tokens where "
@@ -189,7 +189,7 @@ def _make_room(model: Any, processor: Any) -> list[int]:
     """
     processor.num_query_tokens = model.config.num_query_tokens
     image = processor.tokenizer.convert_tokens_to_ids(str(processor.image_token))
-    model.config.image_token_id = image
+    model.config.image_token_index = image
     rows = model.get_input_embeddings().weight.shape[0]
     if image >= rows:
         with torch.random.fork_rng([]):  # the new rows are chance, but are never looked at

@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from diffusers import ControlNetModel
 from diffusers.loaders.single_file_utils import convert_controlnet_checkpoint
-from diffusers.models.controlnets.controlnet import ControlNetModel
 from torch import Tensor, nn
 
 from animesketchnet_core.weight_container import UnreadableWeightsError, open_weights
@@ -32,7 +32,7 @@ CONTROLS = ("scribble", "lineart", "lineart_anime")
 SCRIBBLE_THRESHOLD = 0.5  # of the darkest line: what is at least as dark is line, all else paper
 SD15: dict[str, Any] = {"cross_attention_dim": 768}  # v1.1's config.json, beside the defaults
 FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors")
-MARKS = (  # what reads the lines, in the three ways that files name it
+MARKS = (  # what reads the lines, in the three ways that files name it; diffusers' is the last
     "control_model.input_hint_block.0.weight",
     "input_hint_block.0.weight",
     "controlnet_cond_embedding.conv_in.weight",
@@ -182,8 +182,9 @@ def _from_file(path: Path) -> ControlNetModel:
     if not any(mark in weights for mark in MARKS):
         raise ModelError(f"It holds no ControlNet: it has none of {', '.join(MARKS)}.")
     model = ControlNetModel(**SD15)
-    converted = convert_controlnet_checkpoint(weights, model.config)
-    present = {key: value for key, value in converted.items() if value is not None}
+    if MARKS[-1] not in weights:
+        weights = convert_controlnet_checkpoint(weights, model.config)
+    present = {key: value for key, value in weights.items() if value is not None}
     load_strictly(model, present, path)
     return model
 
