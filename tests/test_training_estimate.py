@@ -24,7 +24,7 @@ def test_sd15_costs_what_was_counted_by_hand() -> None:
         unet = UNet2DConditionModel(cross_attention_dim=768, sample_size=64)
     text = SimpleNamespace(config=SimpleNamespace(max_position_embeddings=77, hidden_size=768))
     base = SimpleNamespace(unet=unet, latent_scale=8, shape=SD15, text_encoder=text)
-    encoder = SimpleNamespace(tokens=257, width=1280)
+    encoder = SimpleNamespace(shape=(257, 1280), width=1280)
     costs = {
         blocks: step_cost(from_mapping({"run": {"checkpointing": blocks}}), base, encoder)  # type: ignore[arg-type]
         for blocks in ("none", "largest", "all")
@@ -51,7 +51,7 @@ def test_a_dry_run_tells_everything_and_leaves_nothing(
     told = capsys.readouterr().out
     base, encoder = t.load_base(models), t.load_image_encoder("", models)
     trained = sum(p.numel() for p in t.new_adapter(config, base, encoder).parameters())
-    assert f"{trained:,} parameters: the Resampler, and K', V' of 7 layers" in told
+    assert f"{trained:,} parameters: the image projection, and K', V' of 7 layers" in told
     assert "12 pictures, each shown about 100.0 times" in told
     assert re.search(r"about [\d.]+ hours for 400 steps", told)
     assert not (tmp_path / "out").exists()

@@ -89,7 +89,7 @@ def test_image_features_are_the_penultimate_hidden_states(folder):
     encoder = m.load_image_encoder("", folder)
     fitted = torch.rand(2, tiny_world.CLIP_SIZE, tiny_world.CLIP_SIZE, 3)
     features = encoder.features(fitted)
-    assert features.shape == (2, encoder.tokens, encoder.width) == (2, 5, tiny_world.IMAGE_WIDTH)
+    assert features.shape == (2, *encoder.shape) == (2, 5, tiny_world.IMAGE_WIDTH)
     layers = encoder.model.vision_model.encoder.layers
     del layers[-1]  # now the last layer is the one before
     pixels = m.clip_input.pixel_values(fitted)

@@ -72,7 +72,7 @@ def test_an_open_clip_checkpoint(tmp_path: Path, tiny_vision: None) -> None:
     weights = {f"visual.{key}": value for key, value in theirs.state_dict().items()}
     torch.save(weights | {"logit_scale": torch.tensor(1.0)}, tmp_path / "open_clip.bin")
     ours = load_image_encoder(tmp_path / "open_clip.bin")
-    assert (ours.size, ours.width, ours.tokens) == (28, WIDTH, 17)
+    assert (ours.size, ours.shape) == (28, (17, WIDTH))
     pixels = torch.randn(2, 3, 28, 28)
     with torch.no_grad():
         assert torch.allclose(ours.model(pixels).image_embeds, theirs(pixels), atol=1e-5)
@@ -85,7 +85,10 @@ def test_a_whole_clip_of_transformers(tmp_path: Path, tiny_vision: None) -> None
     vision = CLIPVisionConfig(hidden_size=WIDTH, intermediate_size=96, num_hidden_layers=LAYERS,
                               num_attention_heads=HEADS, image_size=28, patch_size=7,
                               hidden_act="gelu")  # type: ignore[arg-type]  # fmt: skip
-    whole = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=8)).eval()
+    config = CLIPConfig(
+        text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=8
+    )
+    whole = CLIPModel(config).eval()
     weights = {key: value.half().contiguous() for key, value in whole.state_dict().items()}
     save_file(weights, tmp_path / "clip.safetensors")
     ours = load_image_encoder(tmp_path / "clip.safetensors")
