@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .anime2sketch import LEVELS, Anime2Sketch
 from .weight_container import UnreadableWeightsError, WeightContainer, open_weights
@@ -51,7 +51,7 @@ def read_anime2sketch(
         net = Anime2Sketch(base_width=width, operations=operations, device=device)
         with torch.no_grad():
             for name, parameter in net.named_parameters():
-                parameter.copy_(container.read(sources[name]))
+                parameter.copy_(_checked(sources[name], container.read(sources[name])))
         return net.eval().requires_grad_(False)
 
 
@@ -114,6 +114,12 @@ def _check(shapes: Mapping[str, tuple[int, ...]]) -> None:
     ]
     if wrong:
         raise _refuse(f"a file with {len(wrong)} tensors of another shape{some(wrong)}")
+
+
+def _checked(key: str, weight: Tensor) -> Tensor:
+    if not weight.is_floating_point() or not weight.float().isfinite().all():
+        raise _refuse(f"a file whose {key} ({weight.dtype}) holds no finite floats")
+    return weight
 
 
 def _refuse(found: str) -> WrongSketcherError:

@@ -109,7 +109,7 @@ def unit_range(picture: Tensor) -> Tensor:
 
 def check_image(image: Tensor) -> None:
     """Refuses what is not a picture [b, h, w, c] of finite floats (see `fit_sketch`)."""
-    if not image.is_floating_point():
+    if not image.is_floating_point() or image.itemsize < 2:  # float8 is for weights
         raise TypeError(
             f"A picture must hold floats in [0, 1], got {image.dtype}; divide 8-bit values by 255."
         )

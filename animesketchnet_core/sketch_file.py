@@ -109,5 +109,5 @@ def _check(name: str, tokens: Tensor, unconditional: Tensor) -> None:
             f"{list(unconditional.shape)}; needed are [sketches, tokens, width] and "
             "[1, tokens, width], floats. Save the sketch again with Save Sketch."
         )
-    if not tokens.isfinite().all() or not unconditional.isfinite().all():
+    if not all(tensor.float().isfinite().all() for tensor in (tokens, unconditional)):
         raise SketchFileError(f"{name} holds NaN or infinite values. Save the sketch again.")

@@ -6,6 +6,7 @@ follow one by one, so that a 3.6 GB training checkpoint costs no more memory tha
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,9 +54,9 @@ def open_weights(path: Path) -> WeightContainer:
     if head[8:9] == b"{":  # 8 bytes of header length, then JSON
         return _open_safetensors(path)
     if head.startswith(_ZIP):
-        return _open_pickle(path, mmap=True)
+        return _open_pickle(path, zipped=True)
     if head.startswith(_PICKLE):  # torch.save before 1.6
-        return _open_pickle(path, mmap=False)
+        return _open_pickle(path, zipped=False)
     raise UnreadableWeightsError(f"This is {_other_content(head)}, not a weight file.")
 
 
@@ -87,13 +88,35 @@ def _open_safetensors(path: Path) -> WeightContainer:
     return WeightContainer(shapes, file.get_tensor, file.metadata() or {})
 
 
-def _open_pickle(path: Path, *, mmap: bool) -> WeightContainer:
+def refuse_compressed(path: Path) -> None:
+    """Refuses a zip file whose parts hold more than the file does: torch never writes such a one.
+
+    Small ones can unpack to more than the memory holds, and mapped ones are read as they lie.
+
+    Raises:
+        UnreadableWeightsError: it is compressed, or its parts overlap.
+        zipfile.BadZipFile: it is damaged.
+    """
+    with zipfile.ZipFile(path) as archive:
+        claimed, size = sum(part.file_size for part in archive.infolist()), path.stat().st_size
+    if claimed > size:
+        raise UnreadableWeightsError(
+            f"This zip file is compressed: its {size:,} bytes claim to hold {claimed:,}, which "
+            "weight files never do. Get the .safetensors form of it."
+        )
+
+
+def _open_pickle(path: Path, *, zipped: bool) -> WeightContainer:
     try:
+        if zipped:
+            refuse_compressed(path)
         # By its path a file can be mapped, but torch judges a name that ends in .safetensors.
         with path.open("rb") as file:
-            by_path = mmap and path.suffix != ".safetensors"
+            by_path = zipped and path.suffix != ".safetensors"
             source = path if by_path else file
             content = torch.load(source, map_location="cpu", weights_only=True, mmap=by_path)
+    except UnreadableWeightsError:
+        raise
     except Exception as error:  # a hostile or damaged pickle can make the unpickler raise anything
         raise UnreadableWeightsError(
             "This pickle file is damaged, or holds more than tensors and could run code "
@@ -121,6 +144,8 @@ def _walk(content: Any, prefix: str, levels: int) -> Iterator[tuple[str, Any]]:
     if not isinstance(content, dict) or levels == 0:
         return
     for key, value in content.items():
+        if not isinstance(key, (str, int)):  # the text of nested tuples can be without end
+            continue
         yield f"{prefix}{key}", value
         yield from _walk(value, f"{prefix}{key}.", levels - 1)
 

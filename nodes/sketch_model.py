@@ -105,9 +105,11 @@ class LoadSketchModel(io.ComfyNode):
         """Reads the file."""
         load_device = comfy.model_management.get_torch_device()
         offload_device = comfy.model_management.unet_offload_device()
-        net = read_anime2sketch(
-            found_sketcher(model_name), operations=comfy.ops.manual_cast, device=offload_device
-        )
+        path = found_sketcher(model_name)
+        try:
+            net = read_anime2sketch(path, operations=comfy.ops.manual_cast, device=offload_device)
+        except WrongSketcherError as error:
+            raise WrongSketcherError(f"Load Sketch Model: {model_name}: {error}") from error
         patcher = Patcher(net, load_device=load_device, offload_device=offload_device)
         return io.NodeOutput(LoadedSketchModel(patcher))
 

@@ -65,14 +65,9 @@ def test_every_fault_is_found_at_once(
         for n, (name, text) in enumerate(zip(names, captions, strict=True))
     ]
     tiny_world.write_metadata(folder, lines)
-    broken = tmp_path / "broken"
-    shutil.copytree(models, broken)
-    weights = load_file(broken / "vae" / "model.safetensors")
-    weights[next(iter(weights))].view(-1)[0] = float("nan")
-    save_file(weights, broken / "vae" / "model.safetensors")
     (tmp_path / "out").write_text("a file where the folder should be")
     config = config_of(
-        broken, folder, tmp_path, data={"reference": "group", "resolution": 34},
+        models, folder, tmp_path, data={"reference": "group", "resolution": 34},
         resampler={**tiny_world.SETTINGS["resampler"], "embedding_dim": 1280},
     )  # fmt: skip
     (tmp_path / "x.toml").write_text(to_toml(config))
@@ -88,12 +83,24 @@ def test_every_fault_is_found_at_once(
         "07.png. Write them",
         "longer than 77 tokens",
         "resampler.embedding_dim is 1280",
-        "The VAE has weights that are not finite",
         "34 x 34 pixels, and the UNet needs multiples of 4",
         "cannot be written",
     ):
         assert text in printed, text
     assert printed.index("ERROR") < printed.index("warning")  # the serious ones first
+
+
+def test_broken_models_do_not_hide_missing_data(models: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(models, broken)
+    weights = load_file(broken / "vae" / "model.safetensors")
+    name = next(iter(weights))
+    weights[name].view(-1)[0] = float("nan")
+    save_file(weights, broken / "vae" / "model.safetensors")
+    config = config_of(broken, tmp_path / "no-data", tmp_path)
+    texts = [finding.text for finding in examine(config) if finding.serious]
+    assert any(f"{name} in {broken / 'vae'} holds NaN or infinite" in text for text in texts)
+    assert any("There is no" in text and "no-data" in text for text in texts)
 
 
 def test_missing_models_do_not_hide_missing_data(models: Path, tmp_path: Path) -> None:

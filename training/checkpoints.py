@@ -20,10 +20,14 @@ from typing import Any
 import torch
 
 from animesketchnet_core.files import StorageError, write_atomically
+from animesketchnet_core.weight_container import refuse_compressed
 
 
 class CheckpointError(ValueError):
     """A checkpoint that cannot be read or does not belong to this run."""
+
+
+_HELD = {"step": int, "seen": int, "config": dict, "adapter": dict}
 
 
 class Checkpoints:
@@ -81,12 +85,21 @@ class Checkpoints:
         if not paths:
             return None
         try:
-            return torch.load(paths[-1], map_location=device, weights_only=True)
+            refuse_compressed(paths[-1])
+            state = torch.load(paths[-1], map_location=device, weights_only=True)
         except Exception as error:  # zip, pickle, storage: torch raises many types for damage
             raise CheckpointError(
                 f"The checkpoint {paths[-1]} cannot be read ({error}). Remove it to go on from "
                 "the one before."
             ) from error
+        if not isinstance(state, dict) or any(
+            not isinstance(state.get(name), kind) for name, kind in _HELD.items()
+        ):
+            raise CheckpointError(
+                f"{paths[-1]} is no checkpoint of this trainer. Remove it to go on from the one "
+                "before, or choose another run.output."
+            )
+        return state
 
 
 class Interrupt:

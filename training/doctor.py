@@ -23,7 +23,7 @@ from .cache import cache_bytes
 from .config import TrainConfig
 from .data import Dataset
 from .framing import MOST_STRETCHED, check_sizes
-from .models import Base, ImageEncoder, clip_tokenizer, load_base, load_image_encoder
+from .models import clip_tokenizer, load_base, load_image_encoder
 from .settings import ConfigError
 from .sources import DataError
 from .train import INPUT_ERRORS, new_adapter, parse
@@ -69,7 +69,6 @@ def examine(config: TrainConfig) -> list[Finding]:
         findings += check_captions(dataset)
     if base and encoder:
         attempt(lambda: new_adapter(config, base, encoder))
-        findings += check_models(base, encoder)
     if dataset and base:
         attempt(lambda: check_sizes(dataset.stream.sizes, base.size_step))
     if dataset and base and encoder:
@@ -161,16 +160,6 @@ def check_captions(dataset: Dataset) -> Iterator[Finding]:
         yield Finding(
             False, "All pictures have the same caption: the model cannot learn to follow the text."
         )
-
-
-def check_models(base: Base, encoder: ImageEncoder) -> Iterator[Finding]:
-    """Looks for broken weights."""
-    for name, model in (("UNet", base.unet), ("VAE", base.vae), ("image encoder", encoder.model)):
-        broken = [key for key, value in model.state_dict().items() if not value.isfinite().all()]
-        if broken:
-            yield Finding(
-                True, f"The {name} has weights that are not finite: {_some(broken)}. Get it again."
-            )
 
 
 def check_gpu(config: TrainConfig) -> Iterator[Finding]:

@@ -22,7 +22,7 @@ def load_strictly(model: nn.Module, state_dict: Mapping[str, Tensor], source: Pa
         source: where they came from, for the message.
 
     Raises:
-        ModelError: a weight is missing, left over or of another shape.
+        ModelError: a weight is missing, left over, of another shape or not finite.
     """
     state_dict = _match_prefix(state_dict, model.state_dict())
     try:
@@ -32,8 +32,25 @@ def load_strictly(model: nn.Module, state_dict: Mapping[str, Tensor], source: Pa
         more = f" And {len(others)} more." if others else ""
         raise ModelError(
             f"The weights in {source} do not fit {type(model).__name__} of this configuration: "
-            f"{first.strip()}{more}"
+            f"{first.strip()[:300]}{more}"
         ) from error
+    check_values(model, state_dict, source)
+
+
+def check_values(model: nn.Module, state_dict: Mapping[str, Tensor], source: Path) -> None:
+    """Refuses weights that are no finite floats where a model's are (see `load_strictly`)."""
+    for key, parameter in model.named_parameters():
+        given = state_dict[key]
+        if given.is_floating_point() != parameter.is_floating_point():
+            raise ModelError(
+                f"The weight {key} in {source} is stored as {given.dtype}; floats are needed. Get "
+                "a file that is not quantised."
+            )
+        if not given.float().isfinite().all():
+            raise ModelError(
+                f"The weight {key} in {source} holds NaN or infinite values, so the file is "
+                "broken. Copy or download it again."
+            )
 
 
 def _match_prefix(state_dict: Mapping[str, Tensor], wanted: Mapping[str, Any]) -> dict[str, Tensor]:

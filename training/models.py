@@ -12,7 +12,8 @@ import hashlib
 import importlib.util
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ from animesketchnet_core import clip_input, mini
 from animesketchnet_core.image_features import ImageFeatures
 from animesketchnet_core.unet_layers import UNetShape
 
-from .loading import ModelError, load_strictly
+from .loading import ModelError, check_values, load_strictly
 from .single_file import read_checkpoint, read_image_encoder
 
 # The types in which the UNet computes, by their names in the settings.
@@ -258,11 +259,11 @@ def load_image_encoder(
             "CLIP ViT-H/14 (image_encoder/ of h94/IP-Adapter); set model.image_encoder."
         )
     if (folder / "model.safetensors").is_file():
-        config = CLIPVisionConfig.from_pretrained(folder)
-        model = CLIPVisionModelWithProjection(config)
-        load_strictly(model, load_file(folder / "model.safetensors"), folder)
+        with _reading(folder):
+            model = CLIPVisionModelWithProjection(CLIPVisionConfig.from_pretrained(folder))
+            load_strictly(model, load_file(folder / "model.safetensors"), folder)
     else:
-        model = CLIPVisionModelWithProjection.from_pretrained(folder, local_files_only=True)
+        model = _pretrained(CLIPVisionModelWithProjection, folder)
     return ImageEncoder(folder.name, frozen(model), reads)
 
 
@@ -284,24 +285,59 @@ def _diffusers_part(kind: Any, folder: Path) -> nn.Module:
     """Loads a UNet or an autoencoder from a folder of either layout."""
     weights = folder / "model.safetensors"  # the mini layout's name
     if not weights.is_file():
-        return kind.from_pretrained(folder, local_files_only=True, low_cpu_mem_usage=False)
-    model = kind.from_config(kind.load_config(folder))
-    load_strictly(model, load_file(weights), folder)
+        return _pretrained(kind, folder, low_cpu_mem_usage=False)
+    with _reading(folder):
+        config = kind.load_config(folder)
+        if not isinstance(config, dict):
+            raise TypeError("config.json holds no settings")
+        model = kind.from_config(config)
+        load_strictly(model, load_file(weights), folder)
     return model
+
+
+def _pretrained(kind: Any, folder: Path, **options: Any) -> Any:
+    """Loads a folder's weights, of whichever names; those that it lacks are not left to chance."""
+    with _reading(folder):
+        model, found = kind.from_pretrained(
+            folder, local_files_only=True, output_loading_info=True, **options
+        )
+        if missing := sorted(found["missing_keys"]):
+            raise ModelError(
+                f"{folder} lacks {len(missing)} weights of {kind.__name__} ({missing[0]}, ...). "
+                "Copy the folder anew from where it came."
+            )
+        check_values(model, model.state_dict(), folder)
+        return model
+
+
+@contextmanager
+def _reading(folder: Path) -> Iterator[None]:
+    """Tells whatever the libraries raise for a damaged folder under its name."""
+    try:
+        yield
+    except ModelError:
+        raise
+    except Exception as error:  # of JSON, pickle, safetensors, and of their own for odd settings
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ModelError(
+            f"{folder} cannot be loaded ({reason[:300]}). Copy the folder anew from where it came, "
+            "with weights in .safetensors files."
+        ) from error
 
 
 def _text_encoder(folder: Path) -> CLIPTextModel:
     weights = folder / "text_encoder" / "model.safetensors"
     if not weights.is_file():
-        return CLIPTextModel.from_pretrained(weights.parent, local_files_only=True)
-    if _has_token_rows(weights):
-        config, state_dict = mini.load_part("text_encoder", folder)
-    else:
-        config = json.loads((weights.parent / "config.json").read_text(encoding="utf-8"))
-        state_dict = load_file(weights)
-    model = CLIPTextModel(CLIPTextConfig.from_dict(config))
-    load_strictly(model, state_dict, weights.parent)
-    return model
+        return _pretrained(CLIPTextModel, weights.parent)
+    with _reading(weights.parent):
+        if _has_token_rows(weights):
+            config, state_dict = mini.load_part("text_encoder", folder)
+        else:
+            config = json.loads((weights.parent / "config.json").read_text(encoding="utf-8"))
+            state_dict = load_file(weights)
+        model = CLIPTextModel(CLIPTextConfig.from_dict(config))
+        load_strictly(model, state_dict, weights.parent)
+        return model
 
 
 def _has_token_rows(weights: Path) -> bool:
@@ -312,23 +348,34 @@ def _has_token_rows(weights: Path) -> bool:
 
 def _alphas_cumprod(path: Path) -> Tensor:
     """Computes the noise schedule from a diffusers scheduler configuration, or SD v1's own."""
-    given = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    config = SD_SCHEDULE | {k: v for k, v in given.items() if k in SD_SCHEDULE}
+    with _reading(path):
+        given = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        config = SD_SCHEDULE | {k: v for k, v in given.items() if k in SD_SCHEDULE}
     for key in ("beta_schedule", "prediction_type"):
         if config[key] != SD_SCHEDULE[key]:
             raise ModelError(
                 f"{path} has {key} {config[key]!r}; the trainer knows {SD_SCHEDULE[key]!r} only "
                 "(Stable Diffusion v1)."
             )
-    low, high = config["beta_start"] ** 0.5, config["beta_end"] ** 0.5
-    betas = torch.linspace(low, high, config["num_train_timesteps"], dtype=torch.float64) ** 2
+    first, last, steps = (config[k] for k in ("beta_start", "beta_end", "num_train_timesteps"))
+    numbers = all(type(value) in (int, float) for value in (first, last, steps))
+    if not numbers or not 0 < first <= last < 1 or not 1 <= steps <= _MOST_TIMESTEPS:
+        raise ModelError(
+            f"{path} has betas from {first!r} to {last!r} in {steps!r} steps; expected a rise "
+            "between 0 and 1. Copy the file anew from where the model came."
+        )
+    betas = torch.linspace(first**0.5, last**0.5, int(steps), dtype=torch.float64) ** 2
     return (1 - betas).cumprod(0).float()
+
+
+_MOST_TIMESTEPS = 100_000  # Stable Diffusion has 1000
 
 
 def _tokenizer(folder: Path) -> CLIPTokenizer:
     """Loads the base's own tokenizer, or builds CLIP's from open_clip's vocabulary file."""
     if (folder / "tokenizer" / "merges.txt").is_file():
-        return CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+        with _reading(folder / "tokenizer"):
+            return CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
     return clip_tokenizer()
 
 

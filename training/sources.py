@@ -23,17 +23,18 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 LISTS = ("metadata.jsonl", "metadata.csv")
 LIST_SUFFIXES = (".jsonl", ".csv", ".json")
 CAPTION_SUFFIXES = (".txt", ".caption")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif")
+MOST_REPEATS = 10_000
 _REPEATS = re.compile(r"(\d+)_")  # how kohya's folder names begin
 
 
@@ -75,9 +76,9 @@ class Pictures:
             DataError: the file is compressed, cut short or no tar.
         """
         try:
-            with tarfile.open(path, "r:") as archive:
-                members = [member for member in archive.getmembers() if member.isfile()]
-        except (tarfile.TarError, OSError) as error:
+            with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
+                members = [member for member in _members(archive, file) if member.isfile()]
+        except (tarfile.TarError, OSError, ValueError, OverflowError) as error:
             raise DataError(
                 f"{path} is not an uncompressed tar file ({error}). Unpack it, or pack it again "
                 "with plain `tar -cf`."
@@ -94,7 +95,10 @@ class Pictures:
         return names
 
     def __contains__(self, name: str) -> bool:
-        return name in self._packed or Path(name).is_file()
+        try:
+            return name in self._packed or Path(name).is_file()
+        except OSError:  # a name that is too long
+            return False
 
     def read(self, name: str) -> bytes:
         """Reads a file's bytes.
@@ -125,8 +129,11 @@ class Pictures:
             DataError: the file is no picture.
         """
         with self._decoding(name) as picture:
+            turned = picture.getexif().get(ExifTags.Base.Orientation, 1) in range(5, 9)
+            if turned and picture.format == "TIFF":  # Pillow turns these, at a time of its own
+                picture.load()
+                turned = False
             width, height = picture.size
-            turned = picture.getexif().get(ExifTags.Base.Orientation, 1) >= 5
             return (width, height) if turned else (height, width)
 
     def open(self, name: str) -> Tensor:
@@ -139,8 +146,8 @@ class Pictures:
             DataError: the file is no picture, or a damaged one.
         """
         with self._decoding(name) as picture:
-            upright = np.array(ImageOps.exif_transpose(picture).convert("RGBA"))
-        return torch.from_numpy(upright).float()[None] / 255
+            upright = np.array(eight_bits(ImageOps.exif_transpose(picture)).convert("RGBA"))
+        return torch.from_numpy(upright).float()[None].div_(255)
 
     @contextmanager
     def _decoding(self, name: str) -> Iterator[Image.Image]:
@@ -148,17 +155,28 @@ class Pictures:
         try:
             with Image.open(io.BytesIO(content)) as picture:
                 yield picture
-        except (
-            UnidentifiedImageError,
-            Image.DecompressionBombError,
-            OSError,
-            SyntaxError,
-            ValueError,
-        ) as error:
+        except Exception as error:  # damage leads Pillow's decoders to errors of any type
             raise DataError(
                 f"{name} cannot be read as a picture ({error}). Replace the file, or remove it "
                 "from the data set."
             ) from error
+
+
+def eight_bits(picture: Image.Image) -> Image.Image:
+    """Scales a grey picture of 16 bits or floats to 8, where Pillow would clip it; others stay.
+
+    Floats have no agreed range: up to 1, or up to the picture's largest.
+
+    Raises:
+        ValueError: it holds NaN or infinite values.
+    """
+    if not picture.mode.startswith(("I", "F")):
+        return picture
+    values = np.array(picture, dtype=np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError("it holds NaN or infinite values")
+    most = 65535.0 if picture.mode.startswith("I") else max(1.0, float(values.max()))
+    return Image.fromarray((values / most * 255).round().clip(0, 255).astype(np.uint8))
 
 
 def read_source(source: Path, pictures: Pictures, picture_column: str) -> list[Record]:
@@ -197,19 +215,33 @@ def resolve(folder: Path, name: Any, where: str, column: str, pictures: Pictures
     Raises:
         DataError: it is no text, leads out of the folder, or does not exist.
     """
+    shown = repr(name)[:300]
     if not isinstance(name, str) or not name:
-        raise DataError(f"{where}: {column} is {name!r}; expected a file name.")
+        raise DataError(f"{where}: {column} is {shown}; expected a file name.")
     relative = PurePosixPath(name.replace("\\", "/"))
     parts = relative.parts
     if relative.is_absolute() or not parts or ".." in parts or ":" in parts[0]:
         raise DataError(
-            f"{where}: {column} is {name!r}, which leads out of {folder}. Expected a name within "
+            f"{where}: {column} is {shown}, which leads out of {folder}. Expected a name within "
             "that folder."
         )
     path = f"{folder.as_posix()}/{relative}"
     if path not in pictures:
-        raise DataError(f"{where}: {column} is {name!r}, and {folder} has no such file.")
+        raise DataError(f"{where}: {column} is {shown}, and {folder} has no such file.")
     return path
+
+
+def _members(archive: tarfile.TarFile, file: IO[bytes]) -> Iterator[tarfile.TarInfo]:
+    """Lists a tar's members; what Python's own reader passes over in silence is an error."""
+    for member in archive:
+        if member.issparse():
+            raise tarfile.ReadError(f"{member.name} is a sparse file, which is not packed as it is")
+        if archive.offset <= member.offset:  # a negative size: the same members without end
+            raise tarfile.ReadError(f"{member.name} has a size that is none")
+        yield member
+    file.seek(archive.offset)
+    if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
+        raise tarfile.ReadError(f"it is damaged at byte {archive.offset:,}")
 
 
 def _from_list(path: Path, pictures: Pictures, picture_column: str) -> list[Record]:
@@ -235,7 +267,7 @@ def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Reads a list: (where, columns) of each entry."""
     text = _text(path.read_bytes(), str(path))
     if path.suffix.lower() == ".csv":
-        for number, row in enumerate(csv.DictReader(io.StringIO(text, newline="")), 2):
+        for number, row in enumerate(_rows(text, path), 2):
             if None in row or None in row.values():
                 raise DataError(f"{path}, line {number} has more or fewer columns than line 1.")
             yield f"{path}, line {number}", row
@@ -252,6 +284,15 @@ def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 yield _object(_json(line, where), where)
 
 
+def _rows(text: str, path: Path) -> Iterator[dict[str, Any]]:
+    try:
+        yield from csv.DictReader(io.StringIO(text, newline=""))
+    except csv.Error as error:
+        raise DataError(
+            f"{path} cannot be read as CSV ({error}). Look for a quote that is not closed."
+        ) from error
+
+
 def _object(entry: Any, where: str) -> tuple[str, dict[str, Any]]:
     if not isinstance(entry, dict):
         raise DataError(f"{where} is not a JSON object with a file name and a text.")
@@ -260,8 +301,11 @@ def _object(entry: Any, where: str) -> tuple[str, dict[str, Any]]:
 
 def _json(text: str, where: str) -> Any:
     try:
-        return json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+        value = json.loads(text)
+        if "\\u" in text:
+            json.dumps(value, ensure_ascii=False).encode()  # no encoder takes half a character
+        return value
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{where} is not valid JSON: {error}.") from error
 
 
@@ -297,6 +341,11 @@ def _from_sidecars(folder: Path) -> list[Record]:
         repeats = next((m for part in within.parts[::-1] if (m := _REPEATS.match(part))), None)
         fields = {"text": _captions(caption.read_bytes(), caption), "folder": within.as_posix()}
         count = int(repeats[1]) if repeats else 1
+        if count > MOST_REPEATS:
+            raise DataError(
+                f"{path.parent} begins with a number and so counts {count:,} times, as in kohya's "
+                f"sd-scripts; at most {MOST_REPEATS:,} are read. Rename the folder."
+            )
         records.append(Record(path.as_posix(), fields, str(path), folder, count))
     return records
 

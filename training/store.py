@@ -82,13 +82,18 @@ class Store:
                 whole = file.metadata()["crc32"] == str(_crc32(keys, values))
         except (SafetensorError, OSError, KeyError, TypeError):
             whole, keys, values = False, torch.empty(0), torch.empty(0)
-        if not whole or tuple(values.shape[1:]) != self.shape:
+        types = keys.dtype, values.dtype
+        if not whole or types != (torch.uint8, torch.float16) or not self._fit(keys, values):
             path.unlink(missing_ok=True)  # another process may have found it too
             return
         self._mapped.add(path)
         for row, key in enumerate(keys):
             self._places[key.numpy().tobytes()] = (len(self._chunks), row)
         self._chunks.append(values)
+
+    def _fit(self, keys: Tensor, values: Tensor) -> bool:
+        count = keys.shape[:1]
+        return keys.shape == (*count, 32) and values.shape == (*count, *self.shape)
 
 
 def _pack(keys: Sequence[bytes]) -> Tensor:

@@ -358,10 +358,11 @@ def _restore(state: Mapping[str, Any], parts: Mapping[str, Stateful]) -> None:
     """Puts a checkpoint's content back."""
     for name, part in parts.items():
         # Switched on since: the running average begins with the weights of now.
-        content = state["adapter"] if name == "average" and name not in state else state[name]
         try:
+            missing = name == "average" and name not in state
+            content = state["adapter"] if missing else state[name]
             part.load_state_dict(content)
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise CheckpointError(
                 f"run.output holds a run with another {name}: {error}. Choose another run.output."
             ) from error

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from animesketchnet_core.files import write_atomically
+from training.sources import eight_bits
 
 from .ledger import Form
 
@@ -36,13 +37,9 @@ def read_pixels(path: Path, max_megapixels: float = MEGAPIXELS) -> Pixels:
         PictureError: the file is missing, no picture, damaged, or larger than allowed.
     """
     with _opened(path, max_megapixels) as picture:
-        upright = ImageOps.exif_transpose(picture)
-        if upright.mode in ("1", "L"):
+        upright = eight_bits(ImageOps.exif_transpose(picture))
+        if upright.mode in ("1", "L") and "transparency" not in upright.info:
             return np.array(upright.convert("L"))
-        if upright.mode.startswith(("I", "F")):  # 16 bits; "F" has no agreed range
-            values = np.array(upright, dtype=np.float64)
-            most = 65535.0 if upright.mode.startswith("I") else max(1.0, float(values.max()))
-            return (values / most * 255).round().clip(0, 255).astype(np.uint8)
         if "A" in upright.getbands() or "transparency" in upright.info:
             white = Image.new("RGBA", upright.size, "white")
             upright = Image.alpha_composite(white, upright.convert("RGBA"))
@@ -90,7 +87,8 @@ def _opened(path: Path, max_megapixels: float) -> Iterator[Image.Image]:
     """Opens a picture; decoding errors inside the `with` block become PictureError, too."""
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # ours replaces Pillow's
     try:
-        with Image.open(path) as picture:
+        # Not by its path: of a mapped TIFF, Pillow 13 forgets which way up it is.
+        with path.open("rb") as file, Image.open(file) as picture:
             megapixels = picture.width * picture.height / 1e6
             if megapixels > max_megapixels:
                 raise PictureError(
@@ -99,9 +97,11 @@ def _opened(path: Path, max_megapixels: float) -> Iterator[Image.Image]:
                     "raise ingest.max_megapixels."
                 )
             yield picture
+    except PictureError:
+        raise
     except FileNotFoundError:
         raise PictureError(f"There is no picture {path}.") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, EOFError, MemoryError) as error:
+    except Exception as error:  # damage leads Pillow's decoders to errors of any type
         raise PictureError(
             f"{path} cannot be read as a picture ({error}). Replace the file, or remove it."
         ) from error
