@@ -34,12 +34,18 @@ def read_workflow(path: Path) -> Workflow:
         workflow = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise WorkflowError(f"There is no workflow {path}.") from None
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise WorkflowError(f"{path} is not JSON: {error}.") from None
     nodes = workflow.values() if isinstance(workflow, dict) else [None]
-    if not all(isinstance(node, dict) and "class_type" in node for node in nodes):
+    if not all(_is_node(node) for node in nodes):
         raise WorkflowError(f"{path} is no API workflow; in ComfyUI use 'Export (API)'.")
     return workflow
+
+
+def _is_node(node: Any) -> bool:
+    if not isinstance(node, dict) or not isinstance(node.get("class_type"), str):
+        return False
+    return isinstance(node.get("inputs"), dict)
 
 
 def nodes_of(workflow: Workflow, kind: str) -> Workflow:

@@ -46,7 +46,7 @@ from tests.hostile import (
     opcodes_that_touch,
 )
 from tests.tiny_adapters import TINY_KINDS, tiny_metadata, tiny_state
-from training import models
+from training import models, single_file
 from training.checkpoints import CheckpointError, Checkpoints
 from training.loading import ModelError
 from training.models import load_image_encoder
@@ -546,6 +546,60 @@ WEIGHTS = {
     "text_encoder": ("model.safetensors",),
     "image_encoder": ("model.safetensors",),
 }
+
+
+@pytest.mark.parametrize("layout", ["transformers", "open_clip"])
+def test_an_image_encoder_of_a_known_size_with_a_tensor_of_another_shape(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: str
+) -> None:
+    """Each tensor in turn is lost, a number, a list, of other sizes, NaN."""
+    monkeypatch.setattr(single_file, "VISION_KINDS", {(6, 1): (2, "gelu")})
+    whole = encoder_in(layout)
+    path = tmp_path / "encoder.safetensors"
+    path.write_bytes(save(whole))
+    read_image_encoder(path)
+    shapes = ((), (1,), (7,), (2, 2), (6, 6, 6), (1, 1, 1, 1))
+    for key in whole:
+        others: list[Tensor | None] = [None, *(torch.ones(shape) for shape in shapes)]
+        others.append(torch.full_like(whole[key], float("nan")))
+        for other in others:
+            changed = {k: t for k, t in whole.items() if k != key}
+            path.write_bytes(save(changed if other is None else {**changed, key: other}))
+            with only(ModelError, f"{key} is {None if other is None else other.shape}", path.name):
+                model = read_image_encoder(path)
+                assert all(p.isfinite().all() for p in model.parameters())
+
+
+def encoder_in(layout: str) -> State:
+    torch.manual_seed(0)
+    if layout == "open_clip":
+        transformer = pytest.importorskip("open_clip.transformer")
+        net = transformer.VisionTransformer(10, 5, 6, 1, 2, 2, output_dim=4)
+        return {f"visual.{key}": value.clone() for key, value in net.state_dict().items()}
+    config = models.CLIPVisionConfig(
+        hidden_size=6, intermediate_size=12, num_hidden_layers=1, num_attention_heads=2,
+        image_size=10, patch_size=5, projection_dim=4,
+    )  # fmt: skip
+    model = models.CLIPVisionModelWithProjection(config)
+    return {k: t.clone() for k, t in model.state_dict().items() if t.is_floating_point()}
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (320, 4), (320, 9, 3, 3), (1, 4, 3, 3)])
+def test_a_checkpoint_whose_first_layer_is_of_another_shape_is_told(tmp_path, shape) -> None:
+    """Nothing of Stable Diffusion's size is made before the file is known to be one."""
+    names = {
+        f"{single_file.UNET}input_blocks.0.0.weight": torch.ones(shape),
+        f"{single_file.VAE}x": torch.ones(1),
+        f"{single_file.TEXT}x": torch.ones(1),
+    }
+    path = tmp_path / "checkpoint.safetensors"
+    path.write_bytes(save(names))
+    mini = single_file.Sizes(
+        *(json.loads((MINI_FOLDER / part / "config.json").read_text("utf-8"))
+          for part in ("unet", "vae", "text_encoder"))
+    )  # fmt: skip
+    with pytest.raises(ModelError, match=r"checkpoint\.safetensors"):
+        read_checkpoint(path, mini)
 
 
 # What a training run left behind

@@ -299,14 +299,23 @@ _CHOICES = {
 }
 
 _RANGES = {  # lowest and highest allowed value
+    "resampler.dim": (1, 65536),
+    "resampler.depth": (1, 1000),
+    "resampler.dim_head": (1, 65536),
+    "resampler.heads": (1, 1000),
+    "resampler.num_queries": (1, 65536),
+    "resampler.embedding_dim": (1, 65536),
+    "resampler.output_dim": (1, 65536),
+    "resampler.ff_mult": (1, 1000),
     "data.resolution": (8, 8192),
     "data.bucket_step": (8, 512),
-    "run.seed": (0, 2**63),
+    "run.seed": (0, 2**63 - 1),
     "data.self_reference": (0, 1),
     "views.count": (1, 1000),
     "views.crop": (0, 0.9),
     "views.stroke": (0, 0.1),
     "cache.batch": (1, 4096),
+    "cache.text_limit_gb": (0, 1e6),
     "objective.drop_image": (0, 1),
     "objective.drop_text": (0, 1),
     "objective.drop_both": (0, 1),
@@ -314,22 +323,33 @@ _RANGES = {  # lowest and highest allowed value
     "objective.min_snr_gamma": (0, 1e6),
     "objective.high_noise_weight": (1, 1000),
     "optimizer.learning_rate": (0, 1),
+    "optimizer.weight_decay": (0, 1000),
+    "optimizer.epsilon": (0, 1),
+    "optimizer.warmup_steps": (0, 10**9),
+    "optimizer.final_rate": (0, 1),
+    "optimizer.clip_norm": (0, 1e9),
     "optimizer.ema_decay": (0, 0.999999),
     "run.batch_size": (1, 65536),
     "run.micro_batch": (0, 65536),
     "run.most_skipped": (0, 10**9),
     "run.max_steps": (0, 10**9),
+    "run.max_minutes": (0, 1e9),
+    "run.threads": (0, 4096),
     "run.save_every": (1, 10**9),
     "run.keep_last": (1, 10**6),
     "run.log_every": (1, 10**9),
     "preview.every": (0, 10**9),
     "preview.reference_count": (1, 1000),
     "preview.steps": (1, 999),
+    "preview.guidance": (0, 1000),
     "held_out.every": (0, 10**9),
     "held_out.share": (0, 0.9),
     "held_out.count": (2, 10**6),
     "held_out.timesteps": (1, 1000),
 }
+
+
+_MOST_SHOWN = 10_000  # times in an epoch
 
 
 def _check_combinations(config: TrainConfig) -> None:
@@ -344,8 +364,14 @@ def _check_combinations(config: TrainConfig) -> None:
             f"data.bucket_step is {config.data.bucket_step}, more than data.resolution = "
             f"{config.data.resolution}; expected a part of it."
         )
-    if any(weight < 0 for weight in config.data.weights):
-        raise ConfigError(f"data.weights is {list(config.data.weights)}; expected 0 or more.")
+    if not all(0 <= weight <= _MOST_SHOWN for weight in config.data.weights):
+        raise ConfigError(
+            f"data.weights is {list(config.data.weights)}; expected 0 to {_MOST_SHOWN} each."
+        )
+    if not all(0 <= beta < 1 for beta in config.optimizer.betas):
+        raise ConfigError(
+            f"optimizer.betas is {list(config.optimizer.betas)}; expected 0 or more, below 1."
+        )
     if o.taught and not config.data.teacher_column:
         raise ConfigError(
             f"objective.taught is {o.taught}, but data.teacher_column is not set; it names the "

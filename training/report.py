@@ -102,15 +102,17 @@ def write_report(output: Path) -> Path:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """Reads log.jsonl; a last line that was cut short is left out."""
+    """Reads log.jsonl; lines that are cut short or damaged are left out."""
     if not path.is_file():
         raise FileNotFoundError(f"There is no {path}. Expected the folder of a training run.")
     entries = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            entries.append(json.loads(line))
-        except json.JSONDecodeError:
+            entry = json.loads(line)
+        except (ValueError, RecursionError):
             continue
+        if isinstance(entry, dict):
+            entries.append(entry)
     return entries
 
 

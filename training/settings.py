@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import math
 import sys
 import typing
 from collections.abc import Mapping, Sequence
@@ -144,9 +145,30 @@ def _read_toml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ConfigError(f"There is no configuration file {path}.")
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}.") from error
+        return _loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, OSError) as error:
+        raise ConfigError(
+            f"{path} is not valid TOML: {error}. Correct it, and save it as UTF-8."
+        ) from error
+
+
+def _loads(text: str) -> dict[str, Any]:
+    """Parses TOML; raises ValueError for all that is none."""
+    try:
+        values = tomllib.loads(text)
+        _check_integers(values)
+        return values
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def _check_integers(value: Any) -> None:
+    """Refuses integers beyond TOML's 64 bits, which Python may not even be able to print."""
+    if isinstance(value, (dict, list)):
+        for part in value.values() if isinstance(value, dict) else value:
+            _check_integers(part)
+    elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ValueError("it has an integer of more than 64 bits")
 
 
 def _override(kind: type, values: dict[str, Any], key: str, text: str) -> None:
@@ -174,8 +196,8 @@ def _parse(key: str, text: str, hint: Any) -> Any:
         return [part.strip() for part in text.split(",") if part.strip()]
     bare_list = typing.get_origin(hint) is tuple and not text.lstrip().startswith("[")
     try:
-        return tomllib.loads(f"value = [{text}]" if bare_list else f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError as error:
+        return _loads(f"value = [{text}]" if bare_list else f"value = {text}")["value"]
+    except ValueError as error:
         raise ConfigError(f"{key}: cannot read {text!r} as {_name(hint)}.") from error
 
 
@@ -203,7 +225,7 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
         return _convert_tuple(value, hint, where)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if type(value) is not hint:
+    if type(value) is not hint or (hint is float and not math.isfinite(value)):
         raise ConfigError(f"{where} is {value!r}; expected {_name(hint)}.")
     return value
 

@@ -125,7 +125,9 @@ def read_image_encoder(path: Path) -> CLIPVisionModelWithProjection:
             kind = describe_image_encoder(container.shapes)
             is_open_clip = kind.layout is Layout.OPEN_CLIP
             weights = (_from_open_clip if is_open_clip else _from_transformers)(container)
-        config = _vision_config(path, kind, weights)
+        model = CLIPVisionModelWithProjection(_vision_config(path, kind, weights))
+    except ModelError:
+        raise
     except WrongEncoderError as error:
         raise ModelError(
             f"{path} holds no CLIP vision transformer. {error} Expected a transformers or "
@@ -134,7 +136,11 @@ def read_image_encoder(path: Path) -> CLIPVisionModelWithProjection:
         ) from error
     except KeyError as error:
         raise ModelError(f"{path} lacks the weight {error}. Download it again.") from error
-    model = CLIPVisionModelWithProjection(config)
+    except Exception as error:  # what torch and transformers raise for shapes without sense
+        raise ModelError(
+            f"{path} has weights of shapes that no CLIP vision transformer has ({error}). Download "
+            "it again."
+        ) from error
     load_strictly(model, {key: value.float() for key, value in weights.items()}, path)
     return model
 
@@ -162,10 +168,11 @@ def _check_family(path: Path, container: WeightContainer, sizes: Sizes) -> None:
                 f"{path} has no {part} (no key begins with {prefix}). Expected a whole SD v1.5 "
                 "checkpoint; SD 2.x and SDXL have other text encoders and are not supported."
             )
-    channels = container.shapes[key][1]
-    if channels != (expected := sizes.unet.get("in_channels", 4)):
+    channels = container.shapes[key][1:2]
+    if channels != ((expected := sizes.unet.get("in_channels", 4)),):
+        found = ", ".join(map(str, channels)) or "no"
         raise ModelError(
-            f"{path} has a UNet with {channels} input channels, {expected} were expected: it is "
+            f"{path} has a UNet with {found} input channels, {expected} were expected: it is "
             "for inpainting or editing. Use the plain SD v1.5 model."
         )
 
@@ -182,7 +189,7 @@ def _load(
     part = {name: container.read(name).float() for name in names}
     try:
         converted = convert(part)
-    except (KeyError, IndexError, ValueError) as error:
+    except (LookupError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         raise ModelError(
             f"The {prefix}* weights in {path} are incomplete ({error!r}). Download it again."
         ) from error

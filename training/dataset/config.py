@@ -484,6 +484,11 @@ class DatasetConfig:
     def __post_init__(self) -> None:
         check_choices(self, _CHOICES)
         check_ranges(self, _RANGES)
+        low, high = self.adjust.white_percentiles
+        if not 0 <= low <= high <= 100:
+            raise ConfigError(
+                f"adjust.white_percentiles is {[low, high]}; expected [lowest, highest], 0 to 100."
+            )
 
 
 _CHOICES: dict[str, tuple[str, ...]] = {
@@ -553,7 +558,7 @@ _RANGES: dict[str, tuple[float, float]] = {  # lowest and highest allowed value
     "export.shard_megabytes": (1, 100_000),
     "export.kohya_repeats": (1, 10_000),
     "export.kohya_resolution": (64, 8192),
-    "run.seed": (0, 2**63),
+    "run.seed": (0, 2**63 - 1),
     "run.threads": (0, 1024),
     "ingest.max_megapixels": (1, 10_000),
     "frames.per_shot": (1, 1000),

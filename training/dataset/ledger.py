@@ -144,6 +144,7 @@ class Ledger:
         self.path = path
         with self._telling():
             path.parent.mkdir(parents=True, exist_ok=True)
+            _refuse_others(path)
             # Transactions are begun by hand, so that reading a version and making tables are one.
             self._db = sqlite3.connect(path, timeout=600, isolation_level=None)
             self._db.execute("PRAGMA journal_mode = WAL")
@@ -155,10 +156,7 @@ class Ledger:
                     for statement in _SCHEMA.split(";"):
                         self._db.execute(statement)
                 elif version != _VERSION:
-                    raise LedgerError(
-                        f"{path} is a ledger of version {version}; this program reads {_VERSION}. "
-                        "Choose another run.output, or the program that made it."
-                    )
+                    raise _other_version(path, version)
 
     def __enter__(self) -> Ledger:
         return self
@@ -180,7 +178,7 @@ class Ledger:
     def sources(self) -> list[Source]:
         """Lists the sources in order of their paths."""
         rows = self._rows("SELECT id, path, kind, details FROM sources ORDER BY path, id")
-        return [Source(row[0], row[1], row[2], json.loads(row[3])) for row in rows]
+        return [Source(row[0], row[1], row[2], self._details(row[3])) for row in rows]
 
     def record(
         self,
@@ -255,7 +253,9 @@ class Ledger:
             "SELECT id, source, place, width, height, provenance FROM pictures "
             "ORDER BY source, place, id"
         )
-        return [Picture(row[0], row[1], row[2], row[3], row[4], json.loads(row[5])) for row in rows]
+        return [
+            Picture(row[0], row[1], row[2], row[3], row[4], self._details(row[5])) for row in rows
+        ]
 
     def kept(self, stages: Sequence[str]) -> list[Picture]:
         """Lists the pictures that none of these stages dropped or failed at, in order.
@@ -294,19 +294,23 @@ class Ledger:
             f'FROM decisions {where} ORDER BY item, stage, "check"', *arguments,
         )  # fmt: skip
         return [
-            (item, stage, Decision(check, verdict, reason, score, threshold, json.loads(details)))
+            (
+                item,
+                stage,
+                Decision(check, verdict, reason, score, threshold, self._details(details)),
+            )
             for item, stage, check, verdict, reason, score, threshold, details in rows
         ]
 
     def forms(self, name: str) -> dict[str, Form]:
         """Lists {picture: file} of one form, such as "sketch"."""
         rows = self._rows("SELECT item, path, sha256, details FROM forms WHERE name = ?", name)
-        return {row[0]: Form(row[1], row[2], json.loads(row[3])) for row in rows}
+        return {row[0]: Form(row[1], row[2], self._details(row[3])) for row in rows}
 
     def forms_of(self, item: str) -> dict[str, Form]:
         """Lists {name: file} of one picture."""
         rows = self._rows("SELECT name, path, sha256, details FROM forms WHERE item = ?", item)
-        return {row[0]: Form(row[1], row[2], json.loads(row[3])) for row in rows}
+        return {row[0]: Form(row[1], row[2], self._details(row[3])) for row in rows}
 
     def files(self, stage: str) -> dict[str, list[str]]:
         """Lists {picture: paths} of the files that a stage has made."""
@@ -318,12 +322,12 @@ class Ledger:
     def texts(self, name: str) -> dict[str, Text]:
         """Lists {picture: text} of one kind, such as "caption"."""
         rows = self._rows("SELECT item, text, details FROM texts WHERE name = ?", name)
-        return {row[0]: Text(row[1], json.loads(row[2])) for row in rows}
+        return {row[0]: Text(row[1], self._details(row[2])) for row in rows}
 
     def texts_of(self, item: str) -> dict[str, Text]:
         """Lists {name: text} of one picture."""
         rows = self._rows("SELECT name, text, details FROM texts WHERE item = ?", item)
-        return {row[0]: Text(row[1], json.loads(row[2])) for row in rows}
+        return {row[0]: Text(row[1], self._details(row[2])) for row in rows}
 
     def features(self, name: str, items: Sequence[str] | None = None) -> dict[str, bytes]:
         """Lists {picture: bytes} of one kind of fingerprint, of all pictures or of some."""
@@ -359,6 +363,21 @@ class Ledger:
         with self._telling():
             return self._db.execute(query, arguments).fetchall()
 
+    def _details(self, text: Any) -> dict[str, Any]:
+        try:
+            details = json.loads(text)
+        except (ValueError, TypeError, RecursionError) as error:
+            raise self._damaged(error) from error
+        if not isinstance(details, dict):
+            raise self._damaged(f"{text[:80]!r} where details belong")
+        return details
+
+    def _damaged(self, error: object) -> LedgerError:
+        return LedgerError(
+            f"{self.path} is no ledger of a data set, or a damaged one ({error}). Choose "
+            "another run.output."
+        )
+
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         with self._telling():
@@ -376,15 +395,46 @@ class Ledger:
         try:
             yield
         except sqlite3.OperationalError as error:
+            if str(error).startswith(("no such", "Could not decode")):
+                raise self._damaged(error) from error
             raise StorageError(
                 f"{self.path} cannot be written or read ({error}). Make room on the disk, or make "
                 "the folder writable; the same command goes on where it stopped."
             ) from error
-        except sqlite3.DatabaseError as error:
-            raise LedgerError(
-                f"{self.path} is no ledger of a data set, or a damaged one ({error}). Choose "
-                "another run.output."
+        except OSError as error:
+            raise StorageError(
+                f"{self.path} cannot be read or written ({error}). Make the folder writable, or "
+                "choose another run.output."
             ) from error
+        except sqlite3.DatabaseError as error:
+            raise self._damaged(error) from error
+
+
+def _refuse_others(path: Path) -> None:
+    """Refuses another program's file by its head, before SQLite writes into it.
+
+    https://www.sqlite.org/fileformat2.html, 1.3 and 1.6: what is in the head may be old while
+    there is a -wal file.
+    """
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        head = file.read(105)
+    if head and not head.startswith(b"SQLite format 3\0"):
+        raise LedgerError(
+            f"{path} is no ledger of a data set (it begins with {head[:16]!r}). Choose another "
+            "run.output."
+        )
+    version, tables = (int.from_bytes(head[a:b], "big") for a, b in ((60, 64), (103, 105)))
+    if tables and version != _VERSION and not path.with_name(f"{path.name}-wal").exists():
+        raise _other_version(path, version)
+
+
+def _other_version(path: Path, version: int) -> LedgerError:
+    return LedgerError(
+        f"{path} is a ledger of version {version}; this program reads {_VERSION}. Choose another "
+        "run.output, or the program that made it."
+    )
 
 
 _VERSION = 1

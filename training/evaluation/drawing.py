@@ -11,9 +11,10 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 from tqdm import tqdm
@@ -85,13 +86,22 @@ def drawing_minutes(output: Path) -> dict[str, float]:
     """Minutes that each method drew, over all processes and runs."""
     minutes: dict[str, float] = {}
     for path in sorted(output.glob("log.*.jsonl")):
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                entry = json.loads(line)
-            except ValueError:
-                continue  # cut short by a kill
-            minutes[entry["method"]] = minutes.get(entry["method"], 0.0) + entry["seconds"] / 60
+        for entry in read_lines(path):
+            method, seconds = entry.get("method"), entry.get("seconds")
+            if isinstance(method, str) and isinstance(seconds, (int, float)):
+                minutes[method] = minutes.get(method, 0.0) + seconds / 60
     return minutes
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The JSON objects of a file, one a line; what a kill or a bad disk broke is passed over."""
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            entry = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(entry, dict):
+            yield entry
 
 
 def _slug(name: str, recipe: str) -> str:

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ from training.sources import DataError, Pictures
 from training.workers import Workers
 
 from .cases import Pair
-from .drawing import Drawn
+from .drawing import Drawn, read_lines
 from .measures.measure import Measure
 from .scored import Scored
 
@@ -119,13 +120,19 @@ def _known(folder: Path, stem: str) -> dict[str, Figures]:
     """All figures of a measure, by the groups' hashes."""
     known: dict[str, Figures] = {}
     for path in sorted(folder.glob(f"{stem}.*.jsonl")):
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                entry = json.loads(line)
-            except ValueError:
-                continue  # cut short by a kill
-            known[entry["group"]] = entry["figures"]
+        for entry in read_lines(path):
+            group, figures = entry.get("group"), entry.get("figures")
+            if isinstance(group, str) and isinstance(figures, dict) and _are_figures(figures):
+                known[group] = figures
     return known
+
+
+def _are_figures(columns: Mapping[str, Any]) -> bool:
+    return all(
+        isinstance(column, list)
+        and all(value is None or isinstance(value, (int, float)) for value in column)
+        for column in columns.values()
+    )
 
 
 def _note(path: Path, key: str, figures: Mapping[str, Tensor]) -> None:

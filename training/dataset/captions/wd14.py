@@ -180,7 +180,10 @@ def _vocabulary(path: Path) -> tuple[list[str], list[str]]:
     try:
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
-            return [row["name"] for row in rows], [row["category"] for row in rows]
+        names, kinds = [row["name"] for row in rows], [row["category"] for row in rows]
+        if None in names or None in kinds:
+            raise KeyError("a line has fewer columns than the first")
+        return names, kinds
     except (OSError, UnicodeDecodeError, csv.Error, KeyError) as error:
         raise ModelError(
             f"{path} cannot be read ({error!r}); expected is a table with the columns name and "

@@ -227,7 +227,7 @@ class DecisionLog:
         for each in self._begun:
             self._lines.append(each)
             self._of.setdefault(each.id, []).append(each)
-            if each.action == "undo" and each.value.isdecimal():
+            if each.action == "undo" and each.value.isdecimal() and len(each.value) < 20:
                 self._undone.add(int(each.value))
         self._begun = []
 

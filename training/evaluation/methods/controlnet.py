@@ -18,7 +18,7 @@ from diffusers import ControlNetModel
 from diffusers.loaders.single_file_utils import convert_controlnet_checkpoint
 from torch import Tensor, nn
 
-from animesketchnet_core.weight_container import UnreadableWeightsError, open_weights
+from animesketchnet_core.weight_container import open_weights
 from training.loading import ModelError, load_strictly
 from training.models import Base, fingerprint, frozen
 from training.sample import Residuals
@@ -157,7 +157,7 @@ def read_controlnet(path: Path) -> ControlNetModel:
     """
     try:
         return frozen(_from_file(path) if path.is_file() else _from_folder(path))
-    except (ModelError, UnreadableWeightsError, OSError) as error:
+    except Exception as error:  # diffusers raises whatever a damaged file leads it to
         raise ModelError(
             f"The ControlNet {path} cannot be loaded. {error} Expected is one of Stable Diffusion "
             f"v1.5: a diffusers folder (config.json, {FILES[0]}), or a file such as "
