@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from animesketchnet_core.adapter import AnimeSketchAdapter
 
@@ -25,6 +25,15 @@ from .unet import AdaptedUNet, checkpoint_blocks
 # The share of a matrix product's speed that a UNet is taken to reach: its forward passes reach 44
 # of an RTX 3090's 71 TFLOP/s (diffusers' torch 2.0 benchmarks, batch 16). Not measured in training.
 EFFICIENCY = 0.6
+
+# Torch counts the fused kernels of GPUs, but torch 2.4 does not know their outputs' shapes; of the
+# CPU's, which is alike, it does. Given are shapes: of the output's gradient, query, key and value.
+_FUSED = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_FUSED_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+ATTENTION: dict[Any, Any] = {
+    _FUSED: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
+    _FUSED_BACKWARD: lambda g, q, k, v, *_, **__: sdpa_backward_flop_count(g, q, k, v),
+}
 
 
 @dataclass(frozen=True)
@@ -64,7 +73,7 @@ def step_cost(config: TrainConfig, base: Base, encoder: ImageEncoder) -> Cost:
                 kept[storage._cdata] = storage.nbytes()
             return tensor
 
-        with FlopCounterMode(display=False) as counter:
+        with FlopCounterMode(display=False, custom_mapping=ATTENTION) as counter:
             with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
                 loss = model(latents, torch.zeros(1).long(), tokens, features, 1.0).sum()
             loss.backward()

@@ -98,8 +98,8 @@ def multi_head_attention(query: Tensor, key: Tensor, value: Tensor, heads: int) 
     if q.device.type == "cpu" and q.dtype == torch.bfloat16 and torch.is_grad_enabled():
         scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)  # [b, h, n, m]
         read = scores.softmax(-1) @ v  # [b, h, n, d]
-    elif q.device.type == "meta":  # counts and keeps what a GPU's fused kernel does (estimate.py)
-        read = torch.ops.aten._scaled_dot_product_efficient_attention(q, k, v, None, True)[0]
+    elif q.device.type == "meta":  # keeps what a GPU's fused kernel does (estimate.py)
+        read = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v)[0]
     else:
         read = F.scaled_dot_product_attention(q, k, v)  # [b, h, n, d]
     return read.transpose(1, 2).flatten(2)
