@@ -174,10 +174,7 @@ def test_what_is_no_stable_diffusion_3_is_refused(copied: Path) -> None:
 )
 def test_a_missing_part_is_an_error(copied: Path, part: str) -> None:
     shutil.rmtree(copied / part)
-    with pytest.raises(
-        ModelError,
-        match=rf"The folder of .*({part}|backend tokenizer|Can't load tokenizer).*Use a copy",
-    ):
+    with pytest.raises(ModelError, match=rf"The folder of .* no {part}/\. Use a copy"):
         opened(copied)
 
 

@@ -113,13 +113,18 @@ def open_stable_diffusion_3(
 
 
 def _check_kind(folder: Path) -> None:
-    """Refuses a folder that says it is of another model, or says nothing."""
+    """Refuses a folder that says it is of another model, or nothing, or lacks what it lists."""
     try:
         index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise unreadable(SETTING, folder, SOURCE, error) from error
     if (kind := index.get("_class_name")) != "StableDiffusion3Pipeline":
         raise ModelError(f"{SETTING} is {folder}, which is for {kind}. Use {SOURCE}.")
+    optional = () if (folder / T5).is_dir() else (T5, "tokenizer_3")
+    for name, kind in index.items():
+        listed = isinstance(kind, list) and kind[0] and name not in optional
+        if listed and not (folder / name).is_dir():
+            raise ModelError(f"{SETTING} is {folder}, where there is no {name}/. Use {SOURCE}.")
 
 
 def _networks(folder: Path, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
