@@ -245,6 +245,9 @@ def test_a_folder_has_its_own_mean(tiny, measure, tmp_path):
     assert other.recipe != measure.recipe
 
 
+@pytest.mark.skipif(
+    torch.__version__ < (2, 6), reason="transformers reads no pickles with it (CVE-2025-32434)"
+)
 def test_pickled_tensors_are_read_and_nothing_else(tiny, measure, tmp_path):
     folder = shutil.copytree(tiny[1] / "clip", tmp_path / "c")
     weights = load_file(folder / "model.safetensors")
