@@ -107,6 +107,12 @@ def refuse_compressed(path: Path) -> None:
 
 
 def _open_pickle(path: Path, *, zipped: bool) -> WeightContainer:
+    if not pickles_are_safe(torch.__version__):
+        raise UnreadableWeightsError(
+            f"This is a pickle file, which torch {torch.__version__} cannot open without running "
+            "code that may be in it (CVE-2025-32434). Get the .safetensors form of it, or update "
+            "torch to 2.6 or newer."
+        )
     try:
         if zipped:
             refuse_compressed(path)
@@ -125,6 +131,16 @@ def _open_pickle(path: Path, *, zipped: bool) -> WeightContainer:
     tensors = dict(_tensors_in(content))
     shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
     return WeightContainer(shapes, lambda key: _stored_in_full(key, tensors[key]), {})
+
+
+def pickles_are_safe(version: str) -> bool:
+    """Whether this torch's `weights_only=True` runs no code: from 2.6 on (CVE-2025-32434).
+
+    Args:
+        version: such as "2.14.1+cpu".
+    """
+    major, minor = version.split(".")[:2]
+    return (int(major), int(minor)) >= (2, 6)
 
 
 def _tensors_in(content: Any) -> Iterator[tuple[str, Tensor]]:

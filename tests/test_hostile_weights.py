@@ -31,6 +31,7 @@ from animesketchnet_core.anime2sketch_file import (
 from animesketchnet_core.image_encoder_file import WrongEncoderError, read_image_encoder_kind
 from animesketchnet_core.mini import MINI_FOLDER
 from animesketchnet_core.sketch_file import SketchFile, SketchFileError
+from animesketchnet_core.weight_container import UnreadableWeightsError, open_weights
 from animesketchnet_core.weight_file import (
     WrongAdapterError,
     check_adapter_file,
@@ -662,3 +663,27 @@ def test_a_cache_with_a_right_checksum_and_wrong_content_is_dropped(tmp_path, ke
     store = Store(tmp_path, (2, 5))
     assert not path.exists()
     assert store.missing([b"\1" * 32]) == [b"\1" * 32]
+
+
+@pytest.mark.parametrize(
+    ("version", "safe"),
+    [
+        ("2.4.0", False),
+        ("2.5.1+cu124", False),
+        ("2.6.0", True),
+        ("2.14.1+cpu", True),
+        ("3.0", True),
+    ],
+)
+def test_an_old_torch_opens_no_pickles(
+    version: str, safe: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before 2.6 even weights_only=True could run code (CVE-2025-32434)."""
+    path = tmp_path / "x.bin"
+    torch.save({"a": torch.ones(3)}, path)
+    monkeypatch.setattr(torch, "__version__", version)
+    if safe:
+        assert open_weights(path).shapes == {"a": (3,)}
+    else:
+        with pytest.raises(UnreadableWeightsError, match=r"update torch to 2\.6 or newer"):
+            open_weights(path)
