@@ -86,7 +86,8 @@ def _report(
     of_part = {part: [one for one in scored if one.part == part] for part in PARTS}
     table1 = _tables("table1", "Table 1", of_part["table1"], main, ours)
     table1 |= _tables("table1-more", "Further columns", of_part["table1"], others, ours)
-    compared = differences("", of_part["table1"], [*main, *others], ours)
+    losses = _losses(of_part["table1"], columns, ours)
+    losses += [f"Table 2: {told}" for told in _losses(of_part["table2"], columns, ours)]
     curves = _alpha_points(config, of_part, by_key)
     advice, chart = "", None
     if curves:
@@ -101,7 +102,7 @@ def _report(
         columns=[*main, *others],
         scored=scored,
         table1=table1,
-        losses=where_it_loses(compared, ours) if compared.rows else [],
+        losses=losses,
         table2=_tables("table2", "Table 2", of_part["table2"], [*main, *others], ours),
         figure3=figure3(of_part["table1"], names, shown) if shown else None,
         figure4=figure4(of_part["figure4"], names, crossed) if of_part["figure4"] else None,
@@ -126,6 +127,14 @@ def _tables(
     if name == "table1" and any(column.percent for column in columns):
         tables[f"{name}-spread"] = spread(f"{title}: medians", scored, columns, ours)
     return tables
+
+
+def _losses(scored: Sequence[Scored], columns: Sequence[Column], ours: str) -> list[str]:
+    """Where ours loses, and what is undecided, in sentences."""
+    known = [column for column in columns if _is_known(scored, column)]
+    if not any(one.method != ours for one in scored) or not known:
+        return []
+    return where_it_loses(differences("", scored, known, ours), ours)
 
 
 def _is_known(scored: Sequence[Scored], column: Column) -> bool:
