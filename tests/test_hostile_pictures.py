@@ -9,6 +9,7 @@ import io
 import struct
 import zlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -391,3 +392,14 @@ def test_tensors_of_other_floats_are_read_right(name: str, dtype: torch.dtype) -
     found, expected = FUNCTIONS[name](image.to(dtype)), FUNCTIONS[name](image)
     for one, other in zip(results(found), results(expected), strict=True):
         assert (one.float() - other).abs().max() < 1e-5
+
+
+def test_pillows_limit_is_back_when_all_threads_have_read(tmp_path: Path) -> None:
+    """Of two that overlapped, the second once took the first one's "no limit" for Pillow's."""
+    path = tmp_path / "x.png"
+    Image.new("RGB", (700, 700)).save(path)
+    limit = Image.MAX_IMAGE_PIXELS
+    assert limit
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: READERS["data set"][0](path), range(200)))
+    assert limit == Image.MAX_IMAGE_PIXELS

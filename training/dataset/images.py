@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -85,10 +86,9 @@ def to_grey(pixels: Pixels) -> Pixels:
 @contextmanager
 def _opened(path: Path, max_megapixels: float) -> Iterator[Image.Image]:
     """Opens a picture; decoding errors inside the `with` block become PictureError, too."""
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # ours replaces Pillow's
     try:
         # Not by its path: of a mapped TIFF, Pillow 13 forgets which way up it is.
-        with path.open("rb") as file, Image.open(file) as picture:
+        with _OURS.instead(), path.open("rb") as file, Image.open(file) as picture:
             megapixels = picture.width * picture.height / 1e6
             if megapixels > max_megapixels:
                 raise PictureError(
@@ -105,5 +105,28 @@ def _opened(path: Path, max_megapixels: float) -> Iterator[Image.Image]:
         raise PictureError(
             f"{path} cannot be read as a picture ({error}). Replace the file, or remove it."
         ) from error
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
+
+
+class _Limit:
+    """Our limit on pixels in place of Pillow's, which is one for all threads."""
+
+    def __init__(self) -> None:
+        self._lock, self._inside, self._pillows = threading.Lock(), 0, Image.MAX_IMAGE_PIXELS
+
+    @contextmanager
+    def instead(self) -> Iterator[None]:
+        """Lifts Pillow's limit until the last thread that is inside has left."""
+        with self._lock:
+            if not self._inside:
+                self._pillows, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            self._inside += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._inside -= 1
+                if not self._inside:
+                    Image.MAX_IMAGE_PIXELS = self._pillows
+
+
+_OURS = _Limit()
