@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -174,3 +175,23 @@ def test_kill_at_any_moment_loses_at_most_the_item_in_hand(tmp_path):
         assert set(last) <= set(ids)
         assert set(ids) == set(ledger.forms("colour")) == set(ledger.features("f"))
         assert set(ids) == set(ledger.digests("frames"))
+
+
+def _opens(folder: Path, together: Any, told: Any) -> None:
+    for number in range(60):
+        together.wait()
+        try:
+            with Ledger(folder / f"{number}.sqlite") as ledger:
+                ledger.sources()
+        except Exception as error:
+            told.put(repr(error))
+    told.put("done")
+
+
+def test_processes_may_begin_a_ledger_at_once(tmp_path: Path) -> None:
+    """SQLite refuses one of two that switch to WAL mode together, and does not wait."""
+    context = multiprocessing.get_context("spawn")
+    together, told = context.Barrier(3), context.Queue()
+    for _ in range(3):
+        context.Process(target=_opens, args=(tmp_path, together, told), daemon=True).start()
+    assert [told.get(timeout=60) for _ in range(3)] == ["done"] * 3

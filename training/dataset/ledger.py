@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -147,7 +148,7 @@ class Ledger:
             _refuse_others(path)
             # Transactions are begun by hand, so that reading a version and making tables are one.
             self._db = sqlite3.connect(path, timeout=600, isolation_level=None)
-            self._db.execute("PRAGMA journal_mode = WAL")
+            self._write_ahead()
             self._db.execute("PRAGMA synchronous = FULL")
             with self._transaction():
                 version = self._db.execute("PRAGMA user_version").fetchone()[0]
@@ -157,6 +158,20 @@ class Ledger:
                         self._db.execute(statement)
                 elif version != _VERSION:
                     raise _other_version(path, version)
+
+    def _write_ahead(self) -> None:
+        """Switches to SQLite's WAL mode, again if another process is just about it.
+
+        Of two that switch at once SQLite refuses one, and does not wait.
+        """
+        for tries in range(_MOST_TRIES):
+            try:
+                self._db.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or tries + 1 == _MOST_TRIES:
+                    raise
+                time.sleep(0.05)
 
     def __enter__(self) -> Ledger:
         return self
@@ -408,6 +423,9 @@ class Ledger:
             ) from error
         except sqlite3.DatabaseError as error:
             raise self._damaged(error) from error
+
+
+_MOST_TRIES = 100  # to switch the mode, in five seconds
 
 
 def _refuse_others(path: Path) -> None:
