@@ -22,13 +22,15 @@ class AdapterMetadata:
     """How an adapter was trained, and so how it must be used.
 
     Attributes:
-        num_tokens: image tokens that the Resampler makes of a sketch.
+        num_tokens: image tokens that the image projection makes of a sketch.
         image_encoder: the CLIP vision model whose features it was trained on.
         hidden_layer: which of the encoder's hidden states, as an index into transformers'
             `hidden_states`; -2 is the penultimate one.
         preprocessing: how a sketch is brought to CLIP's square (see `clip_input`).
         unconditional: what stands for "no sketch" (see `clip_input`).
         recommended_alpha: strength to start from, 0 to 1.
+        projection: "resampler", or "linear", the plain IP-Adapter's, which reads CLIP's image
+            embedding and no hidden layer.
         base_model: the diffusion model that it was trained on, e.g. "SD v1.5".
         training: facts of the training run (steps, learning rate, data, ...), anything JSON holds.
         title: name that model managers show.
@@ -40,19 +42,21 @@ class AdapterMetadata:
     preprocessing: str = "pad white"
     unconditional: str = "zeros after normalisation"
     recommended_alpha: float = 0.5
+    projection: str = "resampler"
     base_model: str = "SD v1.5"
     training: dict[str, Any] = field(default_factory=dict)
     title: str = "AnimeSketchNet"
 
     def to_strings(self) -> dict[str, str]:
         """Writes the metadata as a safetensors header holds it: strings only."""
+        kind = "ip-adapter" if self.projection == "linear" else "ip-adapter-plus"
         own = {_PREFIX + name: _to_string(value) for name, value in asdict(self).items()}
         return {
             _FORMAT_KEY: _FORMAT,
             **own,
             "format": "pt",  # transformers and diffusers refuse files that do not say so
             "modelspec.sai_model_spec": "1.0.0",
-            "modelspec.architecture": "stable-diffusion-v1/ip-adapter-plus",
+            "modelspec.architecture": f"stable-diffusion-v1/{kind}",
             "modelspec.implementation": "https://github.com/tencent-ailab/IP-Adapter",
             "modelspec.title": self.title,
             "modelspec.description": (
@@ -98,6 +102,7 @@ _KINDS: dict[str, type] = {
     "preprocessing": str,
     "unconditional": str,
     "recommended_alpha": float,
+    "projection": str,
     "base_model": str,
     "training": dict,
     "title": str,

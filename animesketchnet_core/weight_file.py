@@ -89,7 +89,7 @@ def write_adapter(
 
     Args:
         path: where to; an existing file is replaced.
-        state_dict: `AnimeSketchAdapter.state_dict()`, with a Resampler: the kind that is trained.
+        state_dict: `AnimeSketchAdapter.state_dict()`.
         metadata: how it was trained.
         dtype: type of the stored weights.
 

@@ -30,10 +30,11 @@ from training.dataset import export, split, validate
 from training.dataset.config import LAYOUTS
 from training.dataset.export.folder import files_of, is_whole, read_checksums
 from training.dataset.export.webdataset import shards
-from training.dataset.images import PictureError, sha256_of
+from training.dataset.images import PictureError
 from training.dataset.ledger import Decision, Ledger, Outcome, Text
 from training.dataset.split import SPLITS, splits_of
 from training.dataset.work import Work
+from training.files import sha256_of
 from training.settings import ConfigError, tomllib
 from training.sources import Pictures, read_source
 from training.workers import Workers

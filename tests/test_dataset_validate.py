@@ -10,11 +10,11 @@ from PIL import Image
 
 from training.dataset import export, split, validate
 from training.dataset.fingerprint import Summary
-from training.dataset.images import sha256_of
 from training.dataset.ledger import Decision, Outcome, Text
 from training.dataset.split import splits_of
 from training.dataset.validation.alignment import find_shift
 from training.dataset.work import Work
+from training.files import sha256_of
 
 WORDS = ("waves", "sits", "runs", "sleeps", "sings", "reads", "smiles", "jumps")
 COUNT = 8

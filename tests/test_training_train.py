@@ -665,6 +665,8 @@ def test_plain_ip_adapter_is_trained_too(configure) -> None:
     assert adapter.reads is ImageFeatures.IMAGE_EMBEDDING
     assert metadata is not None
     assert metadata.num_tokens == 4
+    assert (metadata.projection, metadata.unconditional) == ("linear", "zero embedding")
+    assert metadata.to_strings()["modelspec.architecture"] == "stable-diffusion-v1/ip-adapter"
     start = t.new_adapter(
         config,
         load_base(config.model.base),

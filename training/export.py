@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from animesketchnet_core.adapter import AnimeSketchAdapter
+from animesketchnet_core.image_features import ImageFeatures
 from animesketchnet_core.weight_file import AdapterMetadata, write_adapter
 
 from .config import TrainConfig
@@ -13,6 +14,12 @@ from .settings import flatten
 
 # Paths on the trainer's machine are nobody else's business.
 _PRIVATE = ("run.output", "cache.folder", "data.folders", "preview.references", "preview.prompts")
+
+
+_UNCONDITIONAL = {
+    ImageFeatures.HIDDEN_STATES: "zeros after normalisation",
+    ImageFeatures.IMAGE_EMBEDDING: "zero embedding",
+}
 
 
 def write_inference_file(
@@ -39,6 +46,8 @@ def write_inference_file(
     metadata = AdapterMetadata(
         num_tokens=adapter.image_proj.config.num_tokens or 0,  # a fixed number of those trained
         image_encoder=encoder.name,
+        unconditional=_UNCONDITIONAL[encoder.reads],
+        projection=config.model.projection,
         base_model=Path(config.model.base).name,
         training={"steps": step, "pictures_seen": seen, **settings},
     )

@@ -1,7 +1,8 @@
-"""Keeps a run's folder to one process, and clean."""
+"""Keeps a run's folder to one process, and clean; tells one file from another."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,3 +40,12 @@ def remove_leftovers(folder: Path) -> None:
     """Removes the temporary files of processes that were killed, in a folder and below it."""
     for leftover in folder.rglob(".*.part"):
         leftover.unlink(missing_ok=True)
+
+
+def sha256_of(path: Path) -> str:
+    """Hashes a file, in hex."""
+    hashed = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            hashed.update(piece)
+    return hashed.hexdigest()

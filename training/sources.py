@@ -198,7 +198,7 @@ def read_source(source: Path, pictures: Pictures, picture_column: str) -> list[R
             return [record for tar in tars for record in _from_tar(tar, pictures)]
         return _from_sidecars(source)
     if not source.exists():
-        raise DataError(f"There is no {source}; data.folders names it.")
+        raise DataError(f"There is no {source}; the settings name it as a data set.")
     if source.suffix.lower() in LIST_SUFFIXES:
         return _from_list(source, pictures, picture_column)
     if source.suffix.lower() == ".tar":

@@ -42,11 +42,11 @@ from av.video.reformatter import ColorRange, Colorspace
 from tqdm import tqdm
 
 from animesketchnet_core.files import write_atomically
+from training.files import sha256_of
 
 from .demo_film.scenes import HEIGHT, WIDTH
 from .demo_film.script import DOUBTFUL, MUST_GO, Film, Shot, films
 from .demo_film.timeline import Timeline, fields, lay_out, telecined
-from .images import sha256_of
 
 RATE = Fraction(24000, 1001)
 TELECINED_RATE = RATE * 5 / 4

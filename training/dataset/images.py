@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from animesketchnet_core.files import write_atomically
+from training.files import sha256_of
 from training.sources import eight_bits
 
 from .ledger import Form
@@ -65,15 +65,6 @@ def write_pixels(folder: Path, name: str, pixels: Pixels, **details: object) -> 
     # Level 1 is several times faster than the default at 4K, for some percent more bytes.
     write_atomically(path, lambda file: picture.save(file, "PNG", compress_level=1))
     return Form(name, sha256_of(path), details)
-
-
-def sha256_of(path: Path) -> str:
-    """Hashes a file, in hex."""
-    hashed = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            hashed.update(piece)
-    return hashed.hexdigest()
 
 
 def to_grey(pixels: Pixels) -> Pixels:

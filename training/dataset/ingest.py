@@ -16,10 +16,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from training.files import sha256_of
 from training.settings import ConfigError
 from training.sources import CAPTION_SUFFIXES
 
-from .images import SUFFIXES, PictureError, read_pixels, sha256_of
+from .images import SUFFIXES, PictureError, read_pixels
 from .ledger import Outcome, Picture, Source
 from .work import Work, digest
 

@@ -21,10 +21,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from training.files import sha256_of
 from training.loading import ModelError
 
 from . import stages
-from .images import PictureError, Pixels, sha256_of, to_grey
+from .images import PictureError, Pixels, to_grey
 from .ledger import Outcome, Picture
 from .onnx_session import open_session
 from .quality.lettering import Read, TextBox, open_reader

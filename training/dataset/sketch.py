@@ -18,9 +18,10 @@ import numpy as np
 from PIL import Image
 
 from animesketchnet_core.anime2sketch import seen_size
+from training.files import sha256_of
 
 from .config import SketchSettings
-from .images import Pixels, sha256_of
+from .images import Pixels
 from .ledger import Decision, Outcome, Picture
 from .sketching.faults import Finding, find_emptiness, find_faults, is_inverted, view
 from .sketching.repair import repair

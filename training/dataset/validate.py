@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from tqdm import tqdm
 
+from training.files import sha256_of
 from training.settings import ConfigError
 
 from . import export
@@ -23,7 +24,6 @@ from .export.folder import files_of, read_checksums
 from .export.provenance import provenance
 from .final_texts import all_final_texts
 from .fingerprint import summaries
-from .images import sha256_of
 from .ledger import Decision, Outcome, Picture
 from .split import groups_of, shares, splits_of
 from .stages import before

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 
-from animesketchnet_core.mini import adapter_path
 from training.files import occupied, remove_leftovers
 from training.settings import to_toml
 from training.workers import Workers
@@ -30,7 +29,7 @@ from .measuring import measure_all, with_other_prompts
 from .page import Report, write_page
 from .scored import Scored
 from .statistics import estimate
-from .studio import Studio, describe_weights
+from .studio import Studio, describe_weights, weights_of
 from .tables import comparison, differences, spread, where_it_loses
 
 PARTS = ("table1", "table2", "figure4", "alpha")
@@ -51,8 +50,7 @@ def evaluate(config: EvaluateConfig) -> Path:
     with occupied(output) if workers.first else nullcontext():
         if workers.first:
             remove_leftovers(output)
-            pairs = read_pairs(config.cases, output)
-        workers.wait()  # the first has drawn the mini world's references
+        workers.wait()  # nobody writes before that is done
         pairs = read_pairs(config.cases, output)
         # Measures first: one that is missing is told before hours of drawing.
         measures = open_measures(config, workers.device)
@@ -191,11 +189,9 @@ def _advice(
     chance = with_other_prompts(least, measure, text)
     balances = balance(of[text], of[fidelity], chance)
     best = recommended(balances)
-    path = config.method(name).weights
     told = ""
     if config.alpha.write:
-        file = adapter_path() if path == "mini" else Path(path)
-        write_recommendation(file, best)
+        write_recommendation(weights_of(config.method(name)), best)
         told = " It stands in the metadata of the weight file, which the node Adapter Info shows."
     listed = ", ".join(f"{alpha:g}: {value:.2f}" for alpha, value in balances.items())
     return (
@@ -210,7 +206,8 @@ def _provenance(
 ) -> dict[str, str]:
     """How it was made; no date, so that the same pictures give the same report."""
     versions = [f"{name} {importlib.metadata.version(name)}" for name in LIBRARIES]
-    device = "CPU" if workers.device.type == "cpu" else torch.cuda.get_device_name(workers.device)
+    kind = workers.device.type
+    device = torch.cuda.get_device_name(workers.device) if kind == "cuda" else kind.upper()
     minutes = drawing_minutes(Path(config.run.output))
     counts: dict[str, int] = {}
     for one in drawn:

@@ -12,8 +12,8 @@ import torch
 
 from animesketchnet_core.mini import adapter_path
 from animesketchnet_core.weight_file import read_adapter
+from training.files import sha256_of
 from training.models import PRECISIONS, Base, fingerprint, load_base
-from training.networks import fingerprint as folder_fingerprint
 from training.settings import ConfigError
 
 from .cases import Pair
@@ -82,12 +82,11 @@ class Studio:
         ]
 
     def _opened(self, settings: MethodSettings) -> Method:
-        draw, weights = self._config.draw, Path(settings.weights)
+        draw, weights = self._config.draw, weights_of(settings)
         if settings.kind == "text":
             return open_text(self.base, self._base_weights, draw)
         if settings.kind == "adapter":
-            file = adapter_path() if settings.weights == "mini" else weights
-            return open_adapter(self.base, self._base_weights, file, settings.alpha, draw)
+            return open_adapter(self.base, self._base_weights, weights, settings.alpha, draw)
         if settings.kind == "controlnet":
             return open_controlnet(
                 self.base, self._base_weights, weights, settings.control, settings.alpha, draw
@@ -102,16 +101,20 @@ class Studio:
         return open_stable_diffusion_3(weights, draw, self._device, dtype)
 
 
+def weights_of(method: MethodSettings) -> Path:
+    """Where a method's weights lie."""
+    return adapter_path() if method.weights == "mini" else Path(method.weights)
+
+
 def describe_weights(method: MethodSettings) -> str:
-    """Says which file a method has drawn with, and what that tells of its training."""
+    """Says which files a method has drawn with, and what they tell of their training."""
     if not method.weights:
         return f"{method.name}: none of its own"
-    path = adapter_path() if method.weights == "mini" else Path(method.weights)
-    if path.is_dir():
-        return f"{method.name}: {path.name}, files {folder_fingerprint(str(path))}"
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    path = weights_of(method)
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    hashes = [f"{file.name} SHA-256 {sha256_of(file)[:16]}" for file in files]
     _, metadata = read_adapter(path) if method.kind == "adapter" else ({}, None)
     budget = {key: value for key, value in (metadata.training if metadata else {}).items()
               if key in ("steps", "pictures_seen", "optimizer.learning_rate")}  # fmt: skip
-    told = "".join(f", {key} {value}" for key, value in budget.items())
-    return f"{method.name}: {path.name}, SHA-256 {digest}{told}"
+    told = [*hashes, *(f"{key} {value}" for key, value in budget.items())]
+    return f"{method.name}: {', '.join(told)}"

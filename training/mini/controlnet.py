@@ -16,10 +16,12 @@ from diffusers.models.attention_processor import AttnProcessor
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
+from training.evaluation.methods.controlnet import control_image
 from training.models import Base
 from training.objective import add_noise, loss_weights, noise_loss
 
 from .autoencoder import rate
+from .styles import PICTURE_SIZE
 from .workspace import Progress, load_states, seeded
 
 BATCH = 48  # as the adapter's, see configs/mini.toml
@@ -77,7 +79,9 @@ def train_controlnet(
         noise = torch.randn(BATCH, *latents.shape[1:], generator=generator)
         noisy = add_noise(latents[chosen].float(), noise, base.alphas_cumprod[timesteps])
         with torch.autocast("cpu", torch.bfloat16):
-            residuals = model(noisy, timesteps, text, lines_of(pictures[chosen] / 255))
+            shown = pictures[chosen].movedim(1, -1) / 255  # [b, 128, 128, 3]
+            lines = control_image(shown, "lineart", (PICTURE_SIZE, PICTURE_SIZE))
+            residuals = model(noisy, timesteps, text, lines)
             predicted = base.unet(
                 noisy.to(base.unet.dtype), timesteps, text.to(base.unet.dtype),
                 down_block_additional_residuals=residuals.down_block_res_samples,
@@ -108,8 +112,3 @@ def load_controlnet(base: Base, workspace: Path) -> ControlNetModel:
     load_states(workspace / "controlnet.pt", average=average)
     average.copy_to(model.parameters())
     return model.eval()
-
-
-def lines_of(pictures: Tensor) -> Tensor:
-    """White lines on black [b, 3, h, w] of dark ones on paper in [0, 1]: what ControlNets read."""
-    return 1 - pictures.mean(1, keepdim=True).expand(-1, 3, -1, -1)

@@ -18,8 +18,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from animesketchnet_core.files import StorageError
+from training.files import sha256_of
 
-from ..images import PictureError, sha256_of
+from ..images import PictureError
 from ..ledger import Form
 from .plan import Archive, Content, Plan
 

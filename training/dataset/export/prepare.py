@@ -15,7 +15,9 @@ from functools import partial
 import numpy as np
 from PIL import Image
 
-from ..images import PictureError, Pixels, sha256_of, to_grey
+from training.files import sha256_of
+
+from ..images import PictureError, Pixels, to_grey
 from ..ledger import Form, Outcome, Picture
 from ..sketching.levels import count_tones, coverage
 from ..stages import Examine

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+from training.files import sha256_of
+
 from ..export.prepare import fits, size_of
-from ..images import PictureError, Pixels, sha256_of, to_grey
+from ..images import PictureError, Pixels, to_grey
 from ..ledger import Form, Picture
 from ..work import Work
 from .alignment import find_shift

@@ -98,17 +98,17 @@ class ControlNetMethod:
 
 
 def control_image(picture: Tensor, control: str, size: tuple[int, int]) -> Tensor:
-    """Makes what a ControlNet reads of a sketch: the whole of it, white lines on black.
+    """Makes what a ControlNet reads of sketches: the whole of them, white lines on black.
 
     Args:
-        picture: [1, h, w, 3] in [0, 1], dark lines on white.
+        picture: [n, h, w, 3] in [0, 1], dark lines on white.
         control: "scribble" makes the lines hard, 0 or 1 (see SCRIBBLE_THRESHOLD).
         size: (height, width); the sketch lies in the middle, what it does not fill is paper.
 
     Returns:
-        float32 [1, 3, *size] in [0, 1], the channels equal.
+        float32 [n, 3, *size] in [0, 1], the channels equal.
     """
-    grey = picture.mean(-1).unsqueeze(1)  # [1, 1, h, w]
+    grey = picture.mean(-1).unsqueeze(1)  # [n, 1, h, w]
     scale = min(size[0] / grey.shape[2], size[1] / grey.shape[3])
     height, width = (max(1, round(scale * side)) for side in grey.shape[2:])
     if (height, width) != tuple(grey.shape[2:]):
@@ -116,7 +116,8 @@ def control_image(picture: Tensor, control: str, size: tuple[int, int]) -> Tenso
     top, left = (size[0] - height) // 2, (size[1] - width) // 2
     lines = F.pad(1 - grey, (left, size[1] - width - left, top, size[0] - height - top))
     if control == "scribble":
-        lines = ((lines > 0) & (lines >= SCRIBBLE_THRESHOLD * lines.max())).float()
+        darkest = lines.amax((1, 2, 3), keepdim=True)
+        lines = ((lines > 0) & (lines >= SCRIBBLE_THRESHOLD * darkest)).float()
     return lines.repeat(1, 3, 1, 1)
 
 
