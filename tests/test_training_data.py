@@ -105,7 +105,7 @@ def test_a_wrong_line_is_an_error_that_names_it(tmp_path, line, message):
 def test_missing_data_is_an_error_that_says_what_is_needed(tmp_path):
     with pytest.raises(DataError, match=r"data\.folders is not set"):
         Dataset(DataSettings())
-    with pytest.raises(DataError, match=r"There is no .*nowhere; data\.folders names it"):
+    with pytest.raises(DataError, match=r"There is no .*nowhere; the settings name it"):
         Dataset(DataSettings(folders=(str(tmp_path / "nowhere"),)))
     with pytest.raises(DataError, match=r"no metadata\.jsonl.*file_name"):
         Dataset(DataSettings(folders=(str(tmp_path),)))
