@@ -2,26 +2,33 @@
 
     export PYTHONPATH=.:tests
     python tests/benchmarks/dataset_dedup.py kinds                   # the confusion matrix
-    python tests/benchmarks/dataset_dedup.py many --pictures 100000  # minutes and memory
+    python tests/benchmarks/dataset_dedup.py many --pictures 1000 100000  # minutes and memory
 
 `many` makes thumbnails from windows of the demo film's art: shots of a few pictures each, in which
 the camera pans, a part is drawn anew, or nothing happens; openings that each film repeats; and
 black frames. Their hashes are taken from them, so they lie as near to each other as
-real ones, or nearer: all come from six paintings.
+real ones, or nearer: all come from six paintings. The bound is looking at each pair of hashes once
+(the exclusive or of 64 bits and its count, by NumPy).
 """
 
 from __future__ import annotations
 
 import argparse
 import resource
+import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import cv2
+import findings
+import machine
 import numpy as np
 from dataset_likeness import ART, Shown, both_films, truth, verdicts, work_with
 from numpy.typing import NDArray
@@ -42,16 +49,14 @@ WHO = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = findings.parser(__doc__)
     parser.add_argument("what", choices=("kinds", "many"))
-    parser.add_argument("--pictures", type=int, default=100_000)
-    parser.add_argument("--folder", type=Path, help="keeps the fingerprints of `many` there")
-    given = parser.parse_args(argv)
+    parser.add_argument("--pictures", type=int, nargs="+", default=[100_000])
+    options = parser.parse_args(argv)
+    if options.what == "many":
+        return report(options, [measured_apart(count) for count in options.pictures])
     with tempfile.TemporaryDirectory() as folder:
-        if given.what == "kinds":
-            kinds(Path(folder))
-        else:
-            many(given.pictures, given.folder or Path(folder))
+        kinds(Path(folder))
 
 
 def kinds(folder: Path) -> None:
@@ -93,26 +98,86 @@ def print_drops(work: Work, shown: dict[str, Shown]) -> None:
     print("left:", {kind: left[kind] for kind in ("exact", "held", "across", "camera")})
 
 
-def many(count: int, folder: Path) -> None:
-    """Prints minutes and memory for many pictures."""
-    ledger = Ledger(folder / "ledger.db")
-    work = Work(DatasetConfig(), folder, ledger, Workers("auto"))
-    start = time.perf_counter()
-    there = ledger.digests("fingerprint")
-    for picture, pixels in drawn(0 if len(there) == count else count):
-        small = thumbnail(pixels)
-        features = {"summary": summary(pixels, small).pack(), "thumbnail": small.pack()}
-        ledger.record(picture.id, "fingerprint", "", Outcome(features=features), [picture])
-    print(f"{count} fingerprints after {time.perf_counter() - start:.0f} s")
-    for name in ("from nothing", "again, nothing new"):
-        start, used = time.perf_counter(), processors()
-        told = dedup.run(work)
-        minutes = (time.perf_counter() - start) / 60
-        cpu = (processors() - used) / 60
-        print(f"dedup {name}: {minutes:.1f} minutes, {cpu:.1f} of processors, {dict(told)}")
-    memory = [resource.getrusage(who).ru_maxrss / 2**20 for who in WHO]
-    print(f"peak memory {memory[0]:.2f} GiB, of each other process {memory[1]:.2f} GiB")
-    print(dict(Counter(d.check for _, stage, d in ledger.decisions() if stage == "dedup")))
+@dataclass(frozen=True)
+class Cost:
+    """What deduplicating so many pictures takes, their fingerprints being there."""
+
+    pictures: int
+    dropped: int
+    clock: float  # seconds
+    processors: float  # seconds, of all processes
+    again: float  # the same with nothing new
+    memory: int  # bytes, of the process and of the largest other one
+
+
+def measured_apart(count: int) -> Cost:
+    """Runs `many` in a process of its own, whose peak of memory is its own, too."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        cost = pool.submit(many, count).result()
+    print(cost, file=sys.stderr)
+    return cost
+
+
+def many(count: int) -> Cost:
+    with tempfile.TemporaryDirectory() as folder:
+        ledger = Ledger(Path(folder) / "ledger.db")
+        work = Work(DatasetConfig(), Path(folder), ledger, Workers("auto"))
+        for picture, pixels in drawn(count):
+            small = thumbnail(pixels)
+            features = {"summary": summary(pixels, small).pack(), "thumbnail": small.pack()}
+            ledger.record(picture.id, "fingerprint", "", Outcome(features=features), [picture])
+        begun, used = time.perf_counter(), processors()
+        dedup.run(work)
+        clock, taken = time.perf_counter() - begun, processors() - used
+        used = processors()
+        dedup.run(work)
+        again = processors() - used
+        memory = sum(resource.getrusage(who).ru_maxrss * 1024 for who in WHO)
+        dropped = sum(d.verdict == "drop" for _, stage, d in ledger.decisions() if stage == "dedup")
+        return Cost(count, dropped, clock, taken, again, memory)
+
+
+def report(options: argparse.Namespace, costs: Sequence[Cost]) -> None:
+    a_pair = seconds_a_pair()
+    header = ("pictures", "dropped", "minutes", "of processors", "again", "times the bound",
+              "GiB at most")  # fmt: skip
+    rows = [
+        (f"{c.pictures:,}", f"{c.dropped:,}", f"{c.clock / 60:.2f}", f"{c.processors / 60:.2f}",
+         f"{c.again / 60:.2f}", f"{c.processors / (a_pair * c.pictures**2 / 2):.0f}",
+         f"{c.memory / 2**30:.2f}")
+        for c in costs
+    ]  # fmt: skip
+    parts = [
+        f"{machine.name()}; fingerprints were there; again: with nothing new",
+        findings.table(header, rows),
+        f"Bound: each pair of 64-bit hashes once, {a_pair * 1e9:.2f} ns a pair. GiB: of the "
+        "process and the largest of its workers.",
+    ]
+    series = {
+        "processors": [(c.pictures, c.processors) for c in costs],
+        "again": [(c.pictures, c.again) for c in costs],
+        "each pair of hashes": [(c.pictures, a_pair * c.pictures**2 / 2) for c in costs],
+    }
+    if len(costs) > 1:
+        power = findings.growth(series["processors"])
+        memory = findings.growth([(c.pictures, c.memory) for c in costs])
+        parts.append(f"Processors' time grows with the power {power}, memory with {memory}.")
+    findings.publish(
+        options.output,
+        "Duplicates",
+        parts,
+        lambda axes: findings.lines(axes, series, "pictures", "seconds"),
+    )
+
+
+def seconds_a_pair(count: int = 4000) -> float:
+    hashes = np.random.default_rng(0).integers(0, 2**63, count, dtype=np.uint64)
+
+    def compare() -> None:
+        for one in hashes:
+            np.bitwise_count(hashes ^ one)
+
+    return machine.seconds(compare) / count**2
 
 
 def processors() -> float:

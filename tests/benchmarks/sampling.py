@@ -1,7 +1,7 @@
 """Measures what sampling with a sketch costs: no adapter, ours, and ComfyUI_IPAdapter_plus.
 
     python tests/benchmarks/sampling.py --comfyui PATH --peer PATH               # on a GPU
-    python tests/benchmarks/sampling.py --comfyui PATH --peer PATH --narrow 5 --size 256
+    python tests/benchmarks/sampling.py --comfyui PATH --peer PATH --narrow 5 --size 256 512 1024
 
 Run with ComfyUI's Python. The UNet is SD v1.5's with random weights, built by ComfyUI's own classes
 and sampled by its own sampler; with --narrow N everything is an Nth as wide. Both packs get the
@@ -14,12 +14,9 @@ from __future__ import annotations
 import argparse
 import gc
 import importlib
-import importlib.util
-import platform
+import itertools
 import re
-import shlex
 import statistics
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import findings
+import machine
 import torch
 from sampling_counts import allocated, branch_flops, observed, unet_flops
 from sampling_world import (
@@ -55,11 +54,16 @@ class Cost:
 
     name: str
     size: int
+    batch: int
     references: int
     seconds: float  # of the fastest round: what makes others slower is not the pack's
     plain: float  # the same without adapter
     ratios: Sequence[float]  # to no adapter, one a round
     counts: Mapping[str, int]  # see `counted`
+
+    @property
+    def case(self) -> tuple[int, int, int]:
+        return self.size, self.batch, self.references
 
     @property
     def added(self) -> float:
@@ -107,7 +111,9 @@ def layers_patched(world: World, model: Any) -> int:
     return sum(layer.comfy in keys or layer.comfy[:2] in keys for layer in layers_of(world))
 
 
-def counted(world: World, make: Make | None, size: int, references: int) -> Counter[str]:
+def counted(
+    world: World, make: Make | None, size: int, batch: int, references: int
+) -> Counter[str]:
     """What one step with a pack has beside one without: `observed`, of memory the difference."""
     unload = importlib.import_module("comfy.model_management").unload_all_models
     gc.collect()
@@ -115,28 +121,31 @@ def counted(world: World, make: Make | None, size: int, references: int) -> Coun
     before = allocated(world.device)
     model = make(world, references) if make else world.model
     unload()  # weights in ComfyUI's care, which it may take off the device at any time
-    counts = observed(world, model, size)
+    counts = observed(world, model, size, batch)
     counts["allocated"] -= before
     counts["layers"] = layers_patched(world, model) if make else 0
     return counts
 
 
-def measure(world: World, size: int, references: int) -> list[Cost]:
-    """All rows of the table for one size and number of references."""
+def measure(world: World, size: int, batch: int, references: int) -> list[Cost]:
+    """All rows of the table for one size, batch and number of references."""
     packs: dict[str, Make] = {OURS: with_ours} | ({PEER: with_peer} if world.peer else {})
-    counts = {name: counted(world, packs.get(name), size, references) for name in (PLAIN, *packs)}
+    counts = {
+        name: counted(world, packs.get(name), size, batch, references) for name in (PLAIN, *packs)
+    }
     for name in packs:
         counts[name]["projections"] -= counts[PLAIN]["projections"]
         counts[name]["allocated"] -= counts[PLAIN]["allocated"]
     counts[PLAIN]["projections"] = 0
     models = {PLAIN: world.model} | {name: make(world, references) for name, make in packs.items()}
     steps = world.options.steps
-    runs = {name: sampling(world, model, size, steps) for name, model in models.items()}
-    seconds = timed({BOUND: unet_alone(world, size, steps), **runs}, world)
+    runs = {name: sampling(world, model, size, batch, steps) for name, model in models.items()}
+    seconds = timed({BOUND: unet_alone(world, size, batch, steps), **runs}, world)
     return [
         Cost(
             name,
             size,
+            batch,
             references,
             min(taken),
             min(seconds[PLAIN]),
@@ -148,27 +157,21 @@ def measure(world: World, size: int, references: int) -> list[Cost]:
 
 
 HEADER = (
-    "px", "references", "sampling with", "ms a step", "ratio (quartiles)", "adds", "of the peer's",
-    "projections", "host syncs", "kernels", "MB a reference", "layers", "import ms",
+    "px", "batch", "references", "sampling with", "ms a step", "ratio (quartiles)", "adds",
+    "of the peer's", "projections", "host syncs", "kernels", "MB a reference", "layers",
 )  # fmt: skip
-
-
-def markdown(lines: Sequence[Sequence[Any]]) -> str:
-    """A table; its first line is the header."""
-    written = ["| " + " | ".join(map(str, line)) + " |" for line in lines]
-    return "\n".join([written[0], "|---" * len(lines[0]) + "|", *written[1:]])
 
 
 def row(cost: Cost, peer: Cost | None, world: World) -> list[Any]:
     """One line of the table; what there is not stays empty."""
     low, middle, high = statistics.quantiles(cost.ratios, n=4, method="inclusive")
-    cells = [cost.size, cost.references, cost.name, f"{1e3 * cost.seconds:.1f}"]
+    cells = [*cost.case, cost.name, f"{1e3 * cost.seconds:.1f}"]
     cells.append(f"{middle:.3f} ({low:.3f} to {high:.3f})")
     if cost.name == BOUND:
-        return cells + [""] * 8
+        return cells + [""] * 7
     counts = [cost.counts[name] for name in ("projections", "syncs", "operations")]
     if cost.name == PLAIN:
-        return [*cells, "", "", *counts, "", "", ""]
+        return [*cells, "", "", *counts, "", ""]
     return [
         *cells,
         f"{cost.added:+.1%}",
@@ -176,7 +179,6 @@ def row(cost: Cost, peer: Cost | None, world: World) -> list[Any]:
         *counts,
         f"{cost.held('bytes'):.2f}",
         f"{cost.counts['layers']} of {len(layers_of(world))}",
-        f"{world.import_ms[cost.name]:.0f}",
     ]
 
 
@@ -184,13 +186,13 @@ def demands(costs: Sequence[Cost], world: World) -> str:
     """What the project asks of our node, and what was measured: the worst of all sizes."""
     mine = [cost for cost in costs if cost.name == OURS]
     first = [cost for cost in mine if cost.references == world.options.references[0]]
-    plain = {(cost.size, cost.references): cost for cost in costs if cost.name == PLAIN}
-    theirs = {(cost.size, cost.references): cost for cost in costs if cost.name == PEER}
+    plain = {cost.case: cost for cost in costs if cost.name == PLAIN}
+    theirs = {cost.case: cost for cost in costs if cost.name == PEER}
     added = max(cost.added for cost in first)
-    syncs = max(c.counts["syncs"] - plain[c.size, c.references].counts["syncs"] for c in mine)
+    syncs = max(c.counts["syncs"] - plain[c.case].counts["syncs"] for c in mine)
     projections = max(cost.counts["projections"] for cost in mine)
     held = max(max(cost.held("bytes"), cost.held("allocated")) for cost in mine)
-    gpu, imported = world.device.type == "cuda", world.import_ms[OURS]
+    gpu = world.device.type == "cuda"
     lines = [
         ("demand", "measured", "met"),
         verdict("a step with a sketch: at most 2% more, on a GPU", f"{added:+.1%}",
@@ -199,14 +201,13 @@ def demands(costs: Sequence[Cost], world: World) -> str:
         verdict("host syncs that it adds to a step: 0", syncs, syncs == 0),
         verdict("device memory a reference: at most 2 MB, in half precision", f"{held:.2f} MB",
                 held <= 2 if gpu and world.options.dtype != "fp32" else None),
-        verdict("import: under 50 ms", f"{imported:.0f} ms", imported < 50),
     ]  # fmt: skip
     if theirs:
-        share = max(cost.added / theirs[cost.size, cost.references].added for cost in mine)
+        share = max(cost.added / theirs[cost.case].added for cost in mine)
         lines.append(
             verdict("at most a third of what the peer adds", f"{share:.2f}", share <= 1 / 3)
         )
-    return markdown(lines)
+    return findings.table(lines[0], lines[1:])
 
 
 def verdict(demand: str, measured: Any, met: bool | None) -> tuple[str, Any, str]:
@@ -214,81 +215,76 @@ def verdict(demand: str, measured: Any, met: bool | None) -> tuple[str, Any, str
     return demand, measured, {True: "yes", False: "**no**", None: "not measured here"}[met]
 
 
-def flops(world: World, size: int) -> str:
+def flops(world: World, size: int, batch: int) -> str:
     """Says which share of the arithmetic our branch has, so what it would cost at best."""
-    unet, branch = unet_flops(world, size), branch_flops(world, size)
+    unet, branch = unet_flops(world, size, batch), branch_flops(world, size, batch)
     return (
-        f"- {size} px: the UNet {unet / 1e9:.1f} GFLOP a step, the sketch's branch "
+        f"- {size} px, batch {batch}: the UNet {unet / 1e9:.1f} GFLOP a step, the sketch's branch "
         f"{branch / 1e9:.3f} GFLOP a reference, {branch / unet:.2%}"
     )
 
 
-def machine(world: World) -> str:
-    """Device, versions and settings in one line."""
-    gpu = world.device.type == "cuda"
-    name = torch.cuda.get_device_name() if gpu else platform.processor() or platform.machine()
+def setting(world: World) -> str:
+    """Machine, versions and settings in one line."""
     attention = importlib.import_module("comfy.ldm.modules.attention").optimized_attention
-    versions = [f"torch {torch.__version__}", f"Python {platform.python_version()}"]
     comfyui = importlib.import_module("comfyui_version").__version__
-    versions.append(f"ComfyUI {comfyui} ({attention.__name__})")
-    if world.options.peer:
-        written = (world.options.peer / "pyproject.toml").read_text("utf-8")
-        versions += re.findall(r'^version = "(.*)"', written, re.M)[:1]
-        versions[-1] = f"{PEER} {versions[-1]}"
+    versions = [f"ComfyUI {comfyui} ({attention.__name__})"]
     options = world.options
+    if options.peer:
+        written = (options.peer / "pyproject.toml").read_text("utf-8")
+        versions += [f"{PEER} {v}" for v in re.findall(r'^version = "(.*)"', written, re.M)[:1]]
     return (
-        f"{name}, {torch.get_num_threads()} threads, {', '.join(versions)}; {options.dtype}, batch "
-        f"{options.batch} with prompt and negative prompt, widths / {options.narrow}"
-        f"{', mask' if options.mask else ''}; {options.rounds} rounds of {options.steps} steps"
+        f"{machine.name(world.device)}, {', '.join(versions)}; {options.dtype}, with prompt and "
+        f"negative prompt, widths / {options.narrow}{', mask' if options.mask else ''}; "
+        f"{options.rounds} rounds of {options.steps} steps"
     )
 
 
-def report(costs: Sequence[Cost], world: World) -> str:
-    """All that was found, as Markdown."""
-    theirs = {(c.size, c.references): c for c in costs if c.name == PEER}
-    rows = [row(cost, theirs.get((cost.size, cost.references)), world) for cost in costs]
-    table = markdown([HEADER, *rows])
-    arithmetic = "\n".join(flops(world, size) for size in world.options.size)
-    return (
-        f"{machine(world)}\n\n    {shlex.join(['python', *sys.argv])}\n\n{table}\n\n"
-        f"ms: of the fastest round; on a CPU the processor's own, all of its threads. ratio: to no "
-        f"adapter within each round; adds: of the fastest rounds. No adapter is the "
-        f"bound for both packs. projections: of image tokens. MB: all that hangs on the "
-        f"patches (on a CPU also the copy that stays on the host beside a GPU).\n\n"
-        f"{demands(costs, world)}\n\nArithmetic:\n\n{arithmetic}\n"
-    )
+def report(costs: Sequence[Cost], world: World) -> None:
+    """Publishes all that was found."""
+    options = world.options
+    theirs = {c.case: c for c in costs if c.name == PEER}
+    rows = [row(cost, theirs.get(cost.case), world) for cost in costs]
+    parts = [
+        setting(world),
+        findings.table(HEADER, rows),
+        "ms: of the fastest round; on a CPU the processor's own, all of its threads. ratio: to no "
+        "adapter within each round; adds: of the fastest rounds. No adapter is the "
+        "bound for both packs. projections: of image tokens. MB: all that hangs on the "
+        "patches (on a CPU also the copy that stays on the host beside a GPU).",
+        demands(costs, world),
+        "Arithmetic:",
+        "\n".join(flops(world, size, batch) for size in options.size for batch in options.batch),
+    ]
+    amounts = {"size": options.size, "batch": options.batch, "references": options.references}
+    over = max(amounts, key=lambda name: len(amounts[name]))
+    pixels = {"size": lambda c: (c.size / 8) ** 2}.get(over, lambda c: getattr(c, over))
+    if len(amounts[over]) > 1:
+        grown = [
+            f"{name} {findings.growth([(pixels(c), c.seconds) for c in costs if c.name == name])}"
+            for name in dict.fromkeys(cost.name for cost in costs)
+        ]
+        amount = "number of latent pixels" if over == "size" else over
+        parts.append(f"A step's time grows with this power of the {amount}: {', '.join(grown)}.")
 
+    def draw(axes: Any) -> None:
+        added = {
+            name: [(getattr(c, over), 100 * c.added) for c in costs if c.name == name]
+            for name in (OURS, *([PEER] if world.peer else []))
+        }
+        findings.lines(axes, added, over, "% added to a step without adapter", logarithmic=False)
+        axes.set_xticks(amounts[over])
+        axes.axhline(0, color="black", linewidth=0.8)
 
-def plot(costs: Sequence[Cost], world: World, path: Path) -> None:
-    """Draws what the packs add over the references, or over the sizes if these are more."""
-    from matplotlib.figure import Figure
-
-    over, other = "references", "size"
-    if len(world.options.size) > len(world.options.references):
-        over, other = other, over
-    axes = (figure := Figure(figsize=(6, 4), layout="constrained")).subplots()
-    for name, line in ((OURS, "o-"), (PEER, "s--")):
-        for value in getattr(world.options, other):
-            drawn = [c for c in costs if c.name == name and getattr(c, other) == value]
-            if drawn:
-                places = [getattr(cost, over) for cost in drawn]
-                label = f"{name}, {other} {value}"
-                axes.plot(places, [100 * cost.added for cost in drawn], line, label=label)
-    axes.axhline(0, color="black", linewidth=0.8)
-    axes.set(xlabel=over, ylabel="% added to a step without adapter")
-    axes.set_xticks(getattr(world.options, over))
-    axes.legend()
-    figure.savefig(path, dpi=120)
+    findings.publish(options.output, "Sampling with a sketch", parts, draw)
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = findings.parser(__doc__)
     parser.add_argument("--comfyui", type=Path, required=True, metavar="PATH", help="its folder")
     parser.add_argument("--peer", type=Path, metavar="PATH", help="of ComfyUI_IPAdapter_plus")
     parser.add_argument("--size", type=int, nargs="+", default=[512], help="sides in pixels")
-    parser.add_argument("--batch", type=int, default=1, help="latents")
+    parser.add_argument("--batch", type=int, nargs="+", default=[1], help="latents")
     parser.add_argument("--references", type=int, nargs="+", default=[1], help="1 2 4 8")
     parser.add_argument("--mask", action="store_true", help="references act on the left half")
     parser.add_argument("--steps", type=int, default=5, help="of each sampling; 2 at least")
@@ -297,7 +293,6 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--dtype", choices=tuple(DTYPES), help="fp16 on a GPU, else fp32")
     parser.add_argument("--pytorch-attention", action="store_true", help="on a CPU as on a GPU")
-    parser.add_argument("--output", type=Path, metavar="FILE.md", help="beside it goes a plot")
     options = parser.parse_args(argv)
     if options.device == "auto":
         options.device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -308,20 +303,14 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Runs the command line; prints Markdown."""
+    """Runs the command line."""
     options = parse(argv)
     with torch.no_grad():
         world = make_world(options)
         costs: list[Cost] = []
-        for size in options.size:
-            for references in options.references:
-                costs += measure(world, size, references)
-        written = report(costs, world)
-    print(written)
-    if options.output:
-        options.output.write_text(written, encoding="utf-8")
-        if importlib.util.find_spec("matplotlib"):
-            plot(costs, world, options.output.with_suffix(".png"))
+        for case in itertools.product(options.size, options.batch, options.references):
+            costs += measure(world, *case)
+        report(costs, world)
 
 
 if __name__ == "__main__":

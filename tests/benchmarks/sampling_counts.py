@@ -57,7 +57,7 @@ def cuda_waits(device: torch.device) -> Iterator[list[warnings.WarningMessage]]:
                 torch.cuda.set_sync_debug_mode("default")
 
 
-def observed(world: World, model: Any, size: int) -> Counter[str]:
+def observed(world: World, model: Any, size: int, batch: int) -> Counter[str]:
     """Operations of one step, the last of three, and bytes held at its end."""
     seen: list[Counter[str]] = []
 
@@ -71,7 +71,7 @@ def observed(world: World, model: Any, size: int) -> Counter[str]:
     operations = Operations(world.device)
     # Not in inference mode: there, operations are seen before they are taken apart into kernels.
     with cuda_waits(world.device) as caught, operations:
-        sampling(world, model, size, steps=3)(after)
+        sampling(world, model, size, batch, steps=3)(after)
     counts = seen[-1] - seen[-2]
     if world.device.type == "cuda":
         counts["syncs"] = counts["syncs_reported"]
@@ -105,7 +105,7 @@ def allocated(device: torch.device) -> int:
     return torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
 
 
-def branch_flops(world: World, size: int) -> int:
+def branch_flops(world: World, size: int, batch: int) -> int:
     """Operations that one reference adds to a step: Q K'^T, its product with V', alpha, the sum."""
     total = 0
     for layer in layers_of(world):
@@ -113,10 +113,10 @@ def branch_flops(world: World, size: int) -> int:
         level = {"input": number // 3, "middle": 3, "output": 3 - number // 3}[block]
         tokens = math.ceil(size / 8 / 2**level) ** 2
         total += tokens * layer.channels * (4 * IMAGE_TOKENS + 2)
-    return 2 * world.options.batch * total
+    return 2 * batch * total
 
 
-def unet_flops(world: World, size: int) -> int:
+def unet_flops(world: World, size: int, batch: int) -> int:
     with FlopCounterMode(display=False) as counter:
-        unet_alone(world, size, steps=1)(lambda step: None)
+        unet_alone(world, size, batch, steps=1)(lambda step: None)
     return counter.get_total_flops()

@@ -7,9 +7,7 @@ import asyncio
 import importlib
 import importlib.util
 import sys
-import tempfile
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -38,7 +36,6 @@ class World:
     sketch: Any
     features: Tensor
     peer: ModuleType | None
-    import_ms: Mapping[str, float]
 
     @property
     def device(self) -> torch.device:
@@ -60,8 +57,9 @@ def module_name(pack: str) -> str:
     return f"/ComfyUI/custom_nodes/{pack}"
 
 
-def load_pack(name: str, folder: Path) -> ModuleType:
+def load_pack(pack: str, folder: Path) -> ModuleType:
     """Imports a pack and lists its nodes, as ComfyUI does."""
+    name = module_name(pack)
     spec = importlib.util.spec_from_file_location(name, folder / "__init__.py")
     assert spec is not None
     assert spec.loader is not None
@@ -71,20 +69,6 @@ def load_pack(name: str, folder: Path) -> ModuleType:
         for node in asyncio.run(asyncio.run(module.comfy_entrypoint()).get_node_list()):
             node.GET_SCHEMA()
     return module
-
-
-def timed_import(pack: str, folder: Path) -> tuple[ModuleType, float]:
-    """Imports a pack a few times; returns it and the processor's shortest time, once compiled."""
-    name, seconds = module_name(pack), []
-    with tempfile.TemporaryDirectory() as compiled:
-        sys.dont_write_bytecode, sys.pycache_prefix = False, compiled
-        for _ in range(4):
-            for known in [key for key in sys.modules if key.startswith(name)]:
-                del sys.modules[known]
-            begun = time.process_time()
-            module = load_pack(name, folder)
-            seconds.append(time.process_time() - begun)
-    return module, min(seconds)
 
 
 def width(full: int, narrow: int, step: int) -> int:
@@ -142,12 +126,8 @@ def draw_weights(module: torch.nn.Module) -> None:
 
 def make_world(options: argparse.Namespace) -> World:
     start_comfyui(options)
-    _, seconds = timed_import(OURS, ROOT)
-    import_ms = {OURS: 1e3 * seconds}
-    peer = None
-    if options.peer:
-        peer, seconds = timed_import(PEER, options.peer)
-        import_ms[PEER] = 1e3 * seconds
+    load_pack(OURS, ROOT)
+    peer = load_pack(PEER, options.peer) if options.peer else None
     torch.manual_seed(0)
     model = random_model(options.narrow)
     shape = ours("animesketchnet_core.unet_layers").UNetShape.from_comfy(
@@ -169,7 +149,7 @@ def make_world(options: argparse.Namespace) -> World:
         for each in (features, torch.zeros_like(features))
     ]
     sketch = links.EncodedSketch(loaded, *tokens)
-    return World(options, shape, model, sketch, features, peer, import_ms)
+    return World(options, shape, model, sketch, features, peer)
 
 
 def ours(name: str) -> ModuleType:
@@ -210,10 +190,10 @@ def with_peer(world: World, references: int) -> Any:
     return model
 
 
-def sampling(world: World, model: Any, size: int, steps: int) -> Run:
+def sampling(world: World, model: Any, size: int, batch: int, steps: int) -> Run:
     """Sampling by Euler's method with a prompt and a negative prompt."""
     sample = importlib.import_module("comfy.sample").sample
-    noise = torch.randn(world.options.batch, 4, size // 8, size // 8)
+    noise = torch.randn(batch, 4, size // 8, size // 8)
     texts = torch.randn(2, 1, TEXT_TOKENS, world.shape.cross_attention_dim)
     prompts = [[[text, {}]] for text in texts]
 
@@ -228,10 +208,10 @@ def sampling(world: World, model: Any, size: int, steps: int) -> Run:
     return run
 
 
-def unet_alone(world: World, size: int, steps: int) -> Run:
+def unet_alone(world: World, size: int, batch: int, steps: int) -> Run:
     """The UNet's own computation of the same steps, without a sampler around it."""
     base = world.model.model
-    rows, dtype = 2 * world.options.batch, base.manual_cast_dtype or base.get_dtype()
+    rows, dtype = 2 * batch, base.manual_cast_dtype or base.get_dtype()
     made = {"device": world.device, "dtype": dtype}
     latents = torch.randn(rows, 4, size // 8, size // 8, **made)
     text = torch.randn(rows, TEXT_TOKENS, world.shape.cross_attention_dim, **made)

@@ -1,26 +1,29 @@
 """Times a training step: ours, the UNet's own part of it, and the reference trainer's.
 
     python tests/benchmarks/training_step.py --reference PATH-TO-IP-ADAPTER      # on a GPU
-    python tests/benchmarks/training_step.py --reference PATH --narrow 5 --size 256 --batch 2
+    python tests/benchmarks/training_step.py --reference PATH --narrow 5 --size 256 --batch 1 2 4
 
 Random weights of SD v1.5's and ViT-H's shapes; with --narrow N all four networks are an Nth as
 wide, so that their shares stay about the same on a machine too slow for them. The reference is
 tutorial_train_plus.py of tencent-ailab/IP-Adapter, at its own defaults: every encoder runs in every
-step, and the UNet stays float32 under autocast. All are timed in turn, in one process.
+step, and the UNet stays float32 under autocast. All are timed in turn, in one process; on a CPU in
+seconds of processor.
 """
 
 from __future__ import annotations
 
 import argparse
-import platform
+import itertools
 import statistics
 import sys
-import time
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import findings
+import machine
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
@@ -38,6 +41,7 @@ from training.ema import RunningAverage
 from training.objective import noise_loss
 from training.unet import AdaptedUNet
 
+BOUND = "UNet alone"
 TOKENS, PICTURE = 257, 224  # of ViT-H/14
 
 
@@ -186,59 +190,93 @@ def reference(
     return step
 
 
-def timed(steps: dict[str, Callable[[], None]], rounds: int, device: str) -> dict[str, float]:
-    """The median seconds of each, in turn, after one that does not count."""
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for number in range(rounds + 1):
-        for name, step in steps.items():
-            begun = time.perf_counter()
-            step()
-            if device.startswith("cuda"):
-                torch.cuda.synchronize()
-            if number:
-                seconds[name].append(time.perf_counter() - begun)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+@dataclass(frozen=True)
+class Cost:
+    """Of one kind of step."""
+
+    name: str
+    size: int
+    batch: int
+    seconds: float  # the median
+    ratio: float  # to the UNet alone, the median of the rounds
 
 
-def main() -> None:
-    """Runs the command line; prints a Markdown table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--reference", type=Path, metavar="PATH", help="a checkout of IP-Adapter")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--size", type=int, default=512, help="side of the pictures in pixels")
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--narrow", type=int, default=1, help="divide every width by this")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--precision", default="bf16", choices=("bf16", "fp32"))
-    parser.add_argument("--threads", type=int, default=0)
-    options = parser.parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
+def measure(options: argparse.Namespace, size: int, batch: int) -> list[Cost]:
+    """Times the steps in turn, after one each that does not count."""
     precision = torch.bfloat16 if options.precision == "bf16" else torch.float32
-    arguments = (options.batch, options.size // 8, precision)
+    arguments = (batch, size // 8, precision)
 
     def networks() -> Networks:
         return Networks(options.narrow, options.device)
 
-    steps = {"UNet alone": bound(networks(), *arguments), "ours": ours(networks(), *arguments)}
+    steps = {BOUND: bound(networks(), *arguments), "ours": ours(networks(), *arguments)}
     if options.reference:
         steps["reference"] = reference(networks(), *arguments, options.reference)
-    seconds = timed(steps, options.rounds, options.device)
-    gpu = options.device.startswith("cuda")
-    machine = torch.cuda.get_device_name() if gpu else platform.processor() or platform.machine()
-    print(
-        f"{machine}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
-        f"{options.precision}, {options.size} px, batch {options.batch}, "
-        f"widths / {options.narrow}\n"
+    taken: dict[str, list[float]] = {name: [] for name in steps}
+    for number in range(options.rounds + 1):
+        for name, step in steps.items():
+            seconds = machine.seconds(step, options.device)
+            if number:
+                taken[name].append(seconds)
+    return [
+        Cost(
+            name,
+            size,
+            batch,
+            statistics.median(seconds),
+            statistics.median(a / b for a, b in zip(seconds, taken[BOUND], strict=True)),
+        )
+        for name, seconds in taken.items()
+    ]
+
+
+def report(options: argparse.Namespace, costs: Sequence[Cost]) -> None:
+    alike = {(c.size, c.batch, c.name): c for c in costs}
+    rows = []
+    for cost in costs:
+        mine = alike[cost.size, cost.batch, "ours"].seconds
+        rows.append((cost.size, cost.batch, cost.name, f"{cost.seconds:.3f}",
+                     f"{cost.batch / cost.seconds:.2f}", f"{cost.ratio:.2f}",
+                     f"{cost.seconds / mine:.2f}"))  # fmt: skip
+    over = "batch" if len(options.batch) > len(options.size) else "size"
+    series = {
+        name: [(getattr(c, over), c.seconds) for c in costs if c.name == name]
+        for name in dict.fromkeys(c.name for c in costs)
+    }
+    parts = [
+        f"{machine.name(options.device)}; {options.precision}, widths / {options.narrow}, "
+        f"{options.rounds} rounds; on a CPU seconds of processor",
+        findings.table(
+            ("px", "batch", "step", "seconds", "samples a second", f"times the {BOUND}",
+             "times ours"), rows
+        ),
+    ]  # fmt: skip
+    if len(series[BOUND]) > 1:
+        powers = ", ".join(f"{name} {findings.growth(line)}" for name, line in series.items())
+        parts.append(f"A step's time grows with this power of the {over}: {powers}.")
+    findings.publish(
+        options.output,
+        "A step of training",
+        parts,
+        lambda axes: findings.lines(axes, series, over, "seconds"),
     )
-    print("| step | seconds | samples a second | times the UNet alone |\n|---|---|---|---|")
-    for name, value in seconds.items():
-        ratio = value / seconds["UNet alone"]
-        print(f"| {name} | {value:.3f} | {options.batch / value:.2f} | {ratio:.2f} |")
-    if options.reference:
-        print(f"\nOurs is {seconds['reference'] / seconds['ours']:.2f} times as fast.")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command line."""
+    parser = findings.parser(__doc__)
+    parser.add_argument("--reference", type=Path, metavar="PATH", help="a checkout of IP-Adapter")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--size", type=int, nargs="+", default=[512], help="sides in pixels")
+    parser.add_argument("--batch", type=int, nargs="+", default=[8])
+    parser.add_argument("--narrow", type=int, default=1, help="divide every width by this")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--precision", default="bf16", choices=("bf16", "fp32"))
+    options = parser.parse_args(argv)
+    costs = []
+    for size, batch in itertools.product(options.size, options.batch):
+        costs += measure(options, size, batch)
+    report(options, costs)
 
 
 if __name__ == "__main__":
