@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def done(film: Path, tmp_path_factory: pytest.TempPathFactory) -> Done:
 
 
 def rows(folder: Path) -> list[Any]:
-    with sqlite3.connect(folder / "ledger.sqlite") as db:
+    with closing(sqlite3.connect(folder / "ledger.sqlite")) as db:
         tables = ("sources", "pictures", "decisions", "forms", "done")
         return [sorted(db.execute(f"SELECT * FROM {table}").fetchall()) for table in tables]
 
@@ -69,7 +70,7 @@ def shots_in(folder: Path) -> int:
     if not path.is_file():
         return 0
     try:
-        with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as db:
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
             query = "SELECT count(*) FROM done WHERE item LIKE '%/shot-%'"
             return int(db.execute(query).fetchone()[0])
     except sqlite3.OperationalError:
@@ -92,10 +93,10 @@ def test_a_killed_run_goes_on(film: Path, done: Done, tmp_path: Path) -> None:
 def test_every_shot_is_a_place_to_go_on_from(film: Path, done: Done, tmp_path: Path) -> None:
     wanted = rows(done.folder)
     whole = take(tmp_path, film)
-    with sqlite3.connect(tmp_path / "ledger.sqlite") as db:
+    with closing(sqlite3.connect(tmp_path / "ledger.sqlite")) as db, db:
         kept = {t: db.execute(f"SELECT * FROM {t}").fetchall() for t in ("done", "decisions")}
     for number in (1, 5, 7, 9, 11, 14):
-        with sqlite3.connect(tmp_path / "ledger.sqlite") as db:
+        with closing(sqlite3.connect(tmp_path / "ledger.sqlite")) as db, db:
             for table, every in kept.items():
                 marks = ", ".join("?" * len(every[0]))
                 db.execute(f"DELETE FROM {table}")

@@ -251,7 +251,10 @@ class _Run:
             text = f"{film.path} stopped at {end:.1f} s of {film.seconds:.1f} s: {why}"
             decisions.append(Decision("end", "review", text, end, film.seconds))
         if sums["damaged"] or sums["lost"]:
-            text = f"{sums['lost']} packets skipped, {sums['damaged']} frames damaged by them"
+            text = (
+                f"{film.path}: {sums['lost']} packets skipped, {sums['damaged']} frames damaged by "
+                "them"
+            )
             decisions.append(Decision("damage", "review", text, sums["damaged"]))
         for decision in decisions[1:]:
             tqdm.write(f"{STAGE}: {decision.reason}")
@@ -271,7 +274,10 @@ class _Run:
 def _timed(film: Film, frames: Iterator[Shown], bar: Any) -> Iterator[Shown]:
     """Moves the bar on as frames go by."""
     for shown in frames:
-        bar.update(max(0.0, film.seconds_of(int(shown.frame.pts or 0)) - bar.n))
+        seconds = film.seconds_of(int(shown.frame.pts or 0))
+        if film.seconds:
+            bar.total = max(bar.total, seconds)  # the header may say too little
+        bar.update(max(0.0, seconds - bar.n))
         yield shown
 
 

@@ -31,6 +31,12 @@ BACK = (0.0, 5.0, 30.0)
 MISSING = 0.5
 """Seconds that may be missing at the end: headers round, and count the longest stream."""
 
+LARGEST = 8192 * 8192
+"""Pixels of a frame, shown with square ones; a header can claim any size, and 8K has half of it."""
+
+LONGEST = 16
+"""Times that one side of a frame, or of a pixel, may be as long as the other."""
+
 
 class FilmError(ValueError):
     """A file that is no film, or none that can be decoded."""
@@ -43,7 +49,7 @@ class Shown:
     Attributes:
         frame: as decoded; its pts is never None.
         damaged: whether it was decoded from damaged data, or has another size than the film.
-        lost: packets before it that could not be decoded.
+        lost: packets before it that could not be decoded, or whose times start over.
     """
 
     frame: VideoFrame
@@ -118,6 +124,7 @@ class Film:
         with _container(self.path) as container:
             stream: Any = container.streams[self.stream]
             stream.thread_type = "AUTO"
+            stream.codec_context.options = {"max_pixels": str(LARGEST)}
             yield container, stream
 
     def _sought(self, container: InputContainer, stream: VideoStream, pts: int) -> Iterator[Shown]:
@@ -140,6 +147,8 @@ class Film:
             try:
                 packet = next(packets)
             except StopIteration:
+                if lost / self.fps > MISSING:
+                    self.trouble = f"{lost} more frames cannot be decoded, or have earlier times"
                 return
             except FFmpegError as error:
                 self.trouble = _reason(error)
@@ -159,6 +168,8 @@ class Film:
                     other = (frame.width, frame.height) != (self.width, self.height)
                     yield Shown(frame, damaged or frame.is_corrupt or other, lost)
                     lost = 0
+                else:  # nothing can be found by such a time
+                    lost += 1
 
 
 def open_film(path: Path) -> Film:
@@ -176,9 +187,10 @@ def open_film(path: Path) -> Film:
                 f"{path} has a {context.name} stream without a time base or size; expected a "
                 "film that can be decoded. It may be encrypted or cut off; get the whole file."
             )
+        aspect = Fraction(stream.sample_aspect_ratio or context.sample_aspect_ratio or 1)
+        _check_size(path, context.width, context.height, aspect)
         start = stream.start_time or 0
         rate = stream.average_rate or stream.guessed_rate or Fraction(24)
-        aspect = stream.sample_aspect_ratio or context.sample_aspect_ratio
         return Film(
             path=path,
             stream=stream.index,
@@ -189,7 +201,7 @@ def open_film(path: Path) -> Film:
             start=start,
             seconds=_seconds(container, stream),
             fps=Fraction(rate),
-            aspect=Fraction(aspect) if aspect else Fraction(1),
+            aspect=aspect,
         )
 
 
@@ -200,7 +212,11 @@ def _container(path: Path) -> Iterator[InputContainer]:
 
     try:
         # "file:" keeps a name with a colon from being read as a protocol.
-        opened = av.open(f"file:{path}", options={"format_whitelist": FORMATS})
+        opened = av.open(
+            f"file:{path}",
+            options={"format_whitelist": FORMATS},
+            metadata_errors="replace",  # a title that is no UTF-8 is no reason
+        )
     except FileNotFoundError:
         raise FilmError(f"There is no film {path}. Put it back, or ingest anew.") from None
     except (FFmpegError, OSError) as error:
@@ -233,10 +249,24 @@ def _main_stream(path: Path, container: InputContainer) -> VideoStream:
         ) from error
 
 
+def _check_size(path: Path, width: int, height: int, aspect: Fraction) -> None:
+    """Refuses a frame or a pixel of a shape that no film has, and would fill the memory."""
+    shape = Fraction(width, height)
+    pixels = width * height * max(aspect, 1 / aspect)
+    if pixels > LARGEST or any(
+        max(ratio, 1 / ratio) > LONGEST for ratio in (aspect, shape, shape * aspect)
+    ):
+        raise FilmError(
+            f"{path} has frames of {width} x {height} pixels, each {float(aspect):g} times as wide "
+            f"as high; expected at most {LARGEST / 1e6:.0f} million, and no side more than "
+            f"{LONGEST} times the other. Its header may be damaged; replace the film, or remove it."
+        )
+
+
 def _seconds(container: InputContainer, stream: VideoStream) -> float:
     if stream.duration and stream.time_base:
-        return float(stream.duration * stream.time_base)
-    return (container.duration or 0) / 1e6
+        return max(0.0, float(stream.duration * stream.time_base))
+    return max(0, container.duration or 0) / 1e6
 
 
 def _reason(error: BaseException) -> str:
