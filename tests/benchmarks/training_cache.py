@@ -81,7 +81,7 @@ def measure(
     config = TrainConfig(
         model=ModelSettings(base=options.models, image_encoder=options.image_encoder),
         data=DataSettings(folders=(str(pictures),), resolution=side),
-        cache=CacheSettings(folder=str(cache), batch=options.batch),
+        cache=CacheSettings(folder=str(cache), precision="bf16", batch=options.batch),
         run=RunSettings(output=str(folder / "run")),
     )
     dataset = Dataset(config.data)
