@@ -17,6 +17,7 @@ from training.estimate import speed, step_cost
 from training.settings import to_toml
 
 
+@pytest.mark.filterwarnings("ignore:.*cpu.amp.autocast:FutureWarning")  # of torch 2.4's own doing
 def test_sd15_costs_what_was_counted_by_hand() -> None:
     # At 512 px 0.805 TFLOP forward and 0.92 backward, and at least 0.63 GiB are kept for a sample,
     # by hand from the architecture; checkpointing trades the one for the other.

@@ -51,6 +51,8 @@ class Cost:
 
 def step_cost(config: TrainConfig, base: Base, encoder: ImageEncoder) -> Cost:
     """Counts what one sample costs, on shapes alone."""
+    # torch 2.4's checkpointing asks for the module of the device, and "meta" has none.
+    torch.__dict__.setdefault("meta", torch.cpu)
     side = config.data.resolution // base.latent_scale
     with torch.device("meta"):
         unet: Any = UNet2DConditionModel.from_config(base.unet.config)
