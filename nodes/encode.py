@@ -7,7 +7,7 @@ from typing import Any
 import comfy.model_management
 import comfy.utils
 import torch
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 from torch import Tensor, nn
 
 from ..animesketchnet_core.attention_maps import patch_shares
@@ -22,6 +22,8 @@ from ..animesketchnet_core.image_projection import PatchProjection
 from ..animesketchnet_core.resampler import Resampler
 from ..animesketchnet_core.weight_file import WrongAdapterError, check_fits_encoder
 from .links import AnimeSketchNetType, EncodedSketch, LoadedAdapter, SketchOrigin, SketchType
+from .memory import first_that_fits
+from .pictures import preview
 from .schema import schema
 
 PENULTIMATE = -2  # ComfyUI counts layers, transformers hidden_states; both mean the last but one
@@ -97,7 +99,7 @@ class EncodeSketch(io.ComfyNode):
             unconditional=tokens[-1:].repeat(1, len(parts), 1),
             origin=None if tiles > 1 else origin_of(seen, adapter.image_proj, features[:-1]),
         )
-        return io.NodeOutput(sketch, seen, ui=ui.PreviewImage(seen))
+        return io.NodeOutput(sketch, seen, ui=preview(seen))
 
 
 def origin_of(seen: Tensor, projection: nn.Module, features: Tensor) -> SketchOrigin | None:
@@ -141,15 +143,23 @@ def encode(clip_vision: Any, pixels: Tensor, reads: ImageFeatures) -> Tensor:
     """
     comfy.model_management.load_models_gpu([clip_vision.patcher])
     bar = comfy.utils.ProgressBar(len(pixels))
-    features = []
-    for part in pixels.split(_AT_ONCE):
+
+    def at_once(part: Tensor) -> Tensor:
         comfy.model_management.throw_exception_if_processing_interrupted()
         outputs = clip_vision.model(
             pixel_values=part.to(clip_vision.load_device), intermediate_output=PENULTIMATE
         )
-        features.append(outputs[PLACES[reads]].float())
         bar.update(len(part))
-    return torch.cat(features)
+        return outputs[PLACES[reads]].float()
+
+    def encoded(part: Tensor) -> Tensor:
+        if len(part) == 1:
+            return at_once(part)
+        return first_that_fits(
+            lambda: at_once(part), lambda: torch.cat([encoded(half) for half in part.chunk(2)])
+        )
+
+    return torch.cat([encoded(part) for part in pixels.split(_AT_ONCE)])
 
 
 _AT_ONCE = 8  # pictures: many references, or tiles, must not need more memory than sampling does

@@ -69,7 +69,10 @@ class LoadSketchEncoder(io.ComfyNode):
         try:
             EncoderFile.read(clip_vision_name)
         except (OSError, WrongEncoderError) as error:
-            return f"Load Sketch Encoder, input clip_vision_name: {error}"
+            return (
+                f"Load Sketch Encoder, input clip_vision_name: {error} Put the right file there, "
+                f"or choose {FIND!r}."
+            )
         return True
 
     @classmethod
@@ -178,8 +181,10 @@ def load(file: EncoderFile) -> Any:
     unknown = f"{file.name} is of a size that ComfyUI does not load: {file.kind}."
     try:
         clip_vision = comfy.clip_vision.load(str(file.path))
-    except RuntimeError as error:  # torch: the weights do not fit the size that ComfyUI took
-        raise WrongEncoderError(unknown) from error
+    except RuntimeError as error:
+        if "size mismatch" in str(error):  # torch: for the size that ComfyUI took it for
+            raise WrongEncoderError(unknown) from error
+        raise  # out of memory
     if clip_vision is None:
         raise WrongEncoderError(unknown)
     return clip_vision

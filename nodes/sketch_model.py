@@ -22,6 +22,7 @@ from ..animesketchnet_core.anime2sketch_strips import memory_needed
 from ..animesketchnet_core.progress import OnProgress
 from .folders import file_stamp, sketcher_files, sketcher_path
 from .links import Patcher
+from .memory import first_that_fits
 from .schema import schema
 
 SketchModelType = io.Custom("ANIMESKETCHNET_SKETCHER")
@@ -38,20 +39,24 @@ class LoadedSketchModel:
     patcher: Any
 
     def draw(self, image: Tensor, resolution: int, on_progress: OnProgress) -> Tensor:
-        """Draws pictures [b, h, w, c] within the memory that is free (see `draw_with`)."""
+        """Draws pictures [b, h, w, c] within the memory that is free, or as little as can be."""
         device = self.patcher.load_device
         height, width = seen_size(image.shape[1], image.shape[2], resolution)
         wanted = memory_needed(height, width, streamed=0)
         comfy.model_management.load_models_gpu([self.patcher], memory_required=wanted)
         free = comfy.model_management.get_free_memory(device)
-        return draw_with(
-            self.patcher.model,
-            image,
-            resolution=resolution,
-            memory=int(0.7 * free),
-            device=device,
-            on_progress=on_progress,
-        )
+
+        def draw(memory: int) -> Tensor:
+            return draw_with(
+                self.patcher.model,
+                image,
+                resolution=resolution,
+                memory=memory,
+                device=device,
+                on_progress=on_progress,
+            )
+
+        return first_that_fits(lambda: draw(int(0.7 * free)), lambda: draw(0))
 
 
 class LoadSketchModel(io.ComfyNode):

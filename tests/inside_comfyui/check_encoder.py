@@ -231,11 +231,12 @@ def test_a_named_file_is_checked_before_anything_runs(folder, node):
     assert node.validate_inputs(clip_vision_name=None) is True
     assert node.validate_inputs(clip_vision_name="CLIP-ViT-H-14.safetensors") is True
     start = "Load Sketch Encoder, input clip_vision_name: "
+    end = " Put the right file there, or choose 'find by itself'."
     assert node.validate_inputs(clip_vision_name="lora.pth") == (
-        f"{start}lora.pth: This is a LoRA, not an image encoder."
+        f"{start}lora.pth: This is a LoRA, not an image encoder.{end}"
     )
     assert node.validate_inputs(clip_vision_name="no.pth") == (
-        f"{start}'no.pth' is not in models/clip_vision."
+        f"{start}'no.pth' is not in models/clip_vision.{end}"
     )
 
 
