@@ -13,13 +13,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .progress import OnProgress
 
-def change_width(picture: Tensor, change: float) -> Tensor:
+
+def change_width(picture: Tensor, change: float, on_progress: OnProgress | None = None) -> Tensor:
     """Widens the lines of a drawing, or narrows them.
 
     Args:
         picture: dark on light [h, w, 3], float32 in [0, 1].
         change: how much wider lines become, in pixels; below 0 thinner, and finer ones fade.
+        on_progress: told of the steps; they are many in a large picture.
 
     Returns:
         The drawing [h, w, 3].
@@ -30,9 +33,11 @@ def change_width(picture: Tensor, change: float) -> Tensor:
     ink = 1 - picture.movedim(-1, 0)[: 1 if grey else 3]  # [c, h, w]
     distance = abs(change) / 2
     steps = math.ceil(distance)  # a step reaches a pixel at most
-    for _ in range(steps):
+    for done in range(1, steps + 1):
         grown = _grow(ink if change > 0 else 1 - ink, distance / steps)
         ink = grown if change > 0 else 1 - grown
+        if on_progress is not None:
+            on_progress(done, steps)
     return (1 - ink).expand(3, -1, -1).movedim(0, -1)
 
 

@@ -51,11 +51,19 @@ def clean_sketch(
     check_range("line_weight", line_weight, -5, 5)
     check_range("ink", ink, 0, 1)
     thousandth = min(image.shape[1:3]) / 1000
+    told = on_progress or (lambda done, total: None)
     steps: tuple[tuple[bool, Callable[[Tensor], Tensor]], ...] = (
         (whiten_paper > 0, lambda picture: torch.lerp(picture, whiten(picture), whiten_paper)),
         (ink > 0, lambda picture: darken_ink(picture, ink)),
         (remove_specks > 0, lambda picture: without_specks(picture, remove_specks * thousandth)),
-        (line_weight != 0, lambda picture: change_width(picture, line_weight * thousandth)),
+        (
+            line_weight != 0,  # takes longer than all before it
+            lambda picture: change_width(
+                picture,
+                line_weight * thousandth,
+                lambda done, total: told(3 * total + done, 4 * total),
+            ),
+        ),
     )
     cleaned = []
     for picture in image:
@@ -63,8 +71,7 @@ def clean_sketch(
         for done, (wanted, step) in enumerate(steps, 1):
             if wanted:
                 picture = step(picture)
-            if on_progress is not None:
-                on_progress(done, len(steps))
+            told(done, len(steps))
         cleaned.append(picture)
     return torch.stack(cleaned).contiguous()
 

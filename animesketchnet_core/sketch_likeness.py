@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .clip_input import check_image, flatten_onto_white
+from .progress import OnProgress
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class SketchLikeness:
     likeness: Tensor
 
 
-def sketch_likeness(images: Tensor) -> SketchLikeness:
+def sketch_likeness(images: Tensor, on_progress: OnProgress | None = None) -> SketchLikeness:
     """Says how much pictures are sketches.
 
     The figure `likeness` is the weakest of four signs, since each can rule a sketch out: no
@@ -49,13 +50,19 @@ def sketch_likeness(images: Tensor) -> SketchLikeness:
 
     Args:
         images: pictures [n, h, w, c], c = 1 (grey), 3 (RGB) or 4 (RGB and opacity).
+        on_progress: told of the pictures; it may raise to stop the work.
 
     Raises:
         TypeError: the values are not floats.
         ValueError: no such layout, an empty picture, or values that are not finite.
     """
     check_image(images)
-    lab = _to_lab(_shrink(flatten_onto_white(images.float().clamp(0, 1))))
+    small = []
+    for done, picture in enumerate(images.split(1), 1):  # large ones take most of the time
+        small.append(_shrink(flatten_onto_white(picture.float().clamp(0, 1))))
+        if on_progress is not None:
+            on_progress(done, len(images))
+    lab = _to_lab(torch.cat(small))
     tones = lab[..., 0] / 100
     paper, ink = _paper_tone(tones), _ink(tones)
     ink_ratio = ink.mean((1, 2))

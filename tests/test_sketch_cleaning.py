@@ -260,3 +260,11 @@ def test_progress_is_told_step_by_step():
     told = []
     clean_sketch(torch.rand(2, 9, 9, 3), on_progress=lambda *progress: told.append(progress))
     assert told == [(1, 4), (2, 4), (3, 4), (4, 4)] * 2
+
+
+def test_widening_lines_of_a_large_picture_is_told_in_steps():
+    told = []
+    settings = {"whiten_paper": 0.0, "remove_specks": 0.0, "ink": 0.0}
+    picture = torch.rand(1, 500, 500, 3)  # 5 thousandths are 2.5 pixels, two steps
+    clean_sketch(picture, line_weight=5.0, **settings, on_progress=lambda *p: told.append(p))
+    assert told == [(1, 4), (2, 4), (3, 4), (7, 8), (8, 8), (4, 4)]
