@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -12,6 +12,22 @@ from safetensors import SafetensorError
 
 class StorageError(OSError):
     """A file or folder that cannot be written."""
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Says of what fails in the block which file it was, and what can be done.
+
+    Raises:
+        StorageError: in place of what the system, safetensors or torch say.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:  # torch.save raises the last
+        raise StorageError(
+            f"{path} cannot be written ({error}). Make room on the disk, or make the folder "
+            "writable; what was there before is unchanged."
+        ) from error
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -28,16 +44,12 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        write(temporary)
-        _force_to_disk(temporary)
-        temporary.replace(path)
-        if os.name != "nt":  # Windows cannot open a folder
-            _force_to_disk(path.parent)
-    except (OSError, SafetensorError, RuntimeError) as error:  # torch.save raises the last
-        raise StorageError(
-            f"{path} cannot be written ({error}). Make room on the disk, or make the folder "
-            "writable; what was there before is unchanged."
-        ) from error
+        with writing(path):
+            write(temporary)
+            _force_to_disk(temporary)
+            temporary.replace(path)
+            if os.name != "nt":  # Windows cannot open a folder
+                _force_to_disk(path.parent)
     finally:
         with suppress(OSError):  # a disk that has become read-only
             temporary.unlink(missing_ok=True)

@@ -10,7 +10,7 @@ from typing import Any
 import comfy.samplers
 import torch
 import torch.nn.functional as F
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 from einops import rearrange
 from torch import Tensor
 
@@ -20,6 +20,7 @@ from ..animesketchnet_core.contact_sheet import contact_sheet, to_tensor
 from .alpha_mask import AlphaMask, Grid
 from .attention_patch import Patch, SketchPatch, token_grid
 from .links import SketchOrigin
+from .pictures import preview
 from .reference import SketchReference
 from .schema import schema
 from .unet_call import REFERENCES, call_of
@@ -110,7 +111,7 @@ class AttentionMap(io.ComfyNode):
         sheet = to_tensor(contact_sheet(titles, [("", tiles)]))[None]
         weights = None if region is None else region_weights(region, grid)
         drawn = region_overlay(origin, uses, weights, size)
-        return io.NodeOutput(sheet, drawn, ui=ui.PreviewImage(sheet))
+        return io.NodeOutput(sheet, drawn, ui=preview(sheet))
 
 
 def chosen_reference(model: Any, number: int) -> SketchReference:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 from torch import Tensor
 
 from ..animesketchnet_core.clip_input import fit_sketch
 from ..animesketchnet_core.contact_sheet import contact_sheet, to_tensor
 from ..animesketchnet_core.scores import clip_image_similarity
 from .clip_embeddings import deal_out, embed_pictures
+from .pictures import preview
 from .schema import schema
 
 
@@ -61,7 +62,7 @@ class CompareSketches(io.ComfyNode):
         similarities = clip_image_similarity(pictures, references).tolist()
         grid = laid_out([f"{value:.3f}" for value in similarities], "", sketch, images)
         mean = sum(similarities) / len(similarities)
-        return io.NodeOutput(grid, mean, ui=ui.PreviewImage(grid))
+        return io.NodeOutput(grid, mean, ui=preview(grid))
 
 
 def laid_out(titles: list[str], text: str, sketch: Tensor | None, images: Tensor) -> Tensor:

@@ -1,14 +1,18 @@
-"""Works on a batch picture by picture, so that it can be watched and stopped."""
+"""Works on pictures one by one, so that it can be watched and stopped, and shows them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import comfy.model_management
 import comfy.utils
+import folder_paths
 import torch
+from comfy_api.latest import ui
 from torch import Tensor
 
+from ..animesketchnet_core.files import writing
 from ..animesketchnet_core.progress import OnProgress
 
 STEPS = 1000  # of the progress bar, for each picture
@@ -26,15 +30,38 @@ def picture_by_picture(image: Tensor, work: Callable[[Tensor, OnProgress], Tenso
         Pictures [b, h, w, 3], where the batch lies.
     """
     device = comfy.model_management.get_torch_device()
-    bar = comfy.utils.ProgressBar(STEPS * len(image))
+    show = stoppable_bar(len(image))
     results = []
     for number, picture in enumerate(image.split(1)):
 
         def on_progress(done: int, total: int, number: int = number) -> None:
-            comfy.model_management.throw_exception_if_processing_interrupted()
-            bar.update_absolute(int(STEPS * (number + done / total)))
+            show(number + done / total)
 
         on_progress(0, 1)
         results.append(work(picture.to(device), on_progress).to(image.device))
-    bar.update_absolute(STEPS * len(image))
+    show(len(image))
     return torch.cat(results)
+
+
+def stoppable_bar(pictures: int) -> Callable[[float], None]:
+    """Makes a progress bar: call it with how many pictures are done.
+
+    The call ends the work where the user has stopped it.
+    """
+    bar = comfy.utils.ProgressBar(STEPS * pictures)
+
+    def show(done: float) -> None:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        bar.update_absolute(int(STEPS * done))
+
+    return show
+
+
+def preview(image: Tensor) -> ui.PreviewImage:
+    """Shows pictures on the node; their files lie in ComfyUI's temp folder.
+
+    Raises:
+        StorageError: they cannot be written.
+    """
+    with writing(Path(folder_paths.get_temp_directory())):
+        return ui.PreviewImage(image)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 from torch import Tensor
 
 from ..animesketchnet_core.scores import clip_image_similarity, clip_score
 from ..animesketchnet_core.sketch_likeness import SketchLikeness, sketch_likeness
 from .clip_embeddings import deal_out, embed_pictures, embed_prompt
 from .compare import laid_out
+from .pictures import preview, stoppable_bar
 from .schema import schema
 
 
@@ -95,7 +96,7 @@ class ScorePicture(io.ComfyNode):
         images, sketch = images[order], None if sketch is None else sketch[order]
         sheet = laid_out(scores.titles(order), scores.line(prompt), sketch, images)
         best = float(scores.ranking[order[0]])
-        return io.NodeOutput(images, scores.table(order), best, sheet, ui=ui.PreviewImage(sheet))
+        return io.NodeOutput(images, scores.table(order), best, sheet, ui=preview(sheet))
 
 
 @dataclass(frozen=True)
@@ -181,7 +182,8 @@ def score(
         clip: needed for the prompt.
         prompt: "" for none.
     """
-    likeness = sketch_likeness(images.cpu())
+    show = stoppable_bar(len(images))
+    likeness = sketch_likeness(images.cpu(), lambda done, _: show(done))
     if clip_vision is None:
         return Scores(likeness)
     embedded = embed_pictures(clip_vision, images)

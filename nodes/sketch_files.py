@@ -7,6 +7,7 @@ from pathlib import Path
 import folder_paths
 from comfy_api.latest import io, ui
 
+from ..animesketchnet_core.files import writing
 from ..animesketchnet_core.sketch_file import SketchFile, SketchFileError, adapter_fingerprint
 from .folders import SKETCHES, file_stamp, sketch_folder
 from .links import AnimeSketchNetType, EncodedSketch, LoadedAdapter, SketchType
@@ -42,9 +43,10 @@ class SaveSketch(io.ComfyNode):
     @classmethod
     def execute(cls, sketch: EncodedSketch, filename_prefix: str) -> io.NodeOutput:
         """Writes the file."""
-        folder, name, counter, *_ = folder_paths.get_save_image_path(
-            filename_prefix, sketch_folder()
-        )
+        with writing(Path(sketch_folder())):
+            folder, name, counter, *_ = folder_paths.get_save_image_path(
+                filename_prefix, sketch_folder()
+            )
         path = Path(folder) / f"{name}_{counter:05}_.safetensors"
         adapter = sketch.adapter
         fingerprint = adapter_fingerprint(adapter.patcher.model.state_dict())

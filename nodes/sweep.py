@@ -9,11 +9,12 @@ import comfy.sample
 import comfy.samplers
 import comfy.utils
 import torch
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ..animesketchnet_core.contact_sheet import contact_sheet, to_tensor
 from .apply import ApplyAnimeSketchNet
 from .links import EncodedSketch, SketchType
+from .pictures import preview
 from .schema import schema
 
 MOST = 16  # values of alpha
@@ -129,7 +130,7 @@ class AlphaSweep(io.ComfyNode):
         rows = torch.stack(columns, 1)  # [b, alphas, h, w, 3]
         sheet = contact_sheet([f"alpha {alpha:g}" for alpha in values], [("", rows)])
         grid = to_tensor(sheet)[None]
-        return io.NodeOutput(grid, rows.transpose(0, 1).flatten(0, 1), ui=ui.PreviewImage(grid))
+        return io.NodeOutput(grid, rows.transpose(0, 1).flatten(0, 1), ui=preview(grid))
 
 
 def parse_alphas(text: str) -> list[float]:

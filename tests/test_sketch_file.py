@@ -27,6 +27,12 @@ def test_goes_there_and_back_bit_for_bit(sketch: SketchFile, tmp_path: Path):
     assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
 
 
+def test_who_may_read_other_new_files_may_read_it(sketch: SketchFile, tmp_path: Path):
+    sketch.write(tmp_path / "a.safetensors")
+    (tmp_path / "b").touch()
+    assert (tmp_path / "a.safetensors").stat().st_mode == (tmp_path / "b").stat().st_mode
+
+
 def test_another_safetensors_file_is_refused(tmp_path: Path):
     save_file({"tokens": torch.ones(1)}, tmp_path / "b.safetensors")
     with pytest.raises(SketchFileError, match=r"b.safetensors is no file of encoded sketches"):
