@@ -29,9 +29,13 @@ def register_folders() -> None:
 
 
 def file_stamp(path: Path) -> str:
-    """What changes when a file does, for ComfyUI's cache of results."""
+    """What changes when a file does, for ComfyUI's cache of results.
+
+    Copies bring their old time along, and weight files of one kind have one size: then the time of
+    the change itself and the file's number tell.
+    """
     status = path.stat()
-    return f"{status.st_mtime_ns} {status.st_size}"
+    return f"{status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino} {status.st_size}"
 
 
 def _in_models(name: str) -> str:
