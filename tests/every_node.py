@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 PROMPT = "of a happy face, grey hair, glasses, facing left"
@@ -79,3 +80,16 @@ def every_node(steps: int) -> dict[str, dict[str, Any]]:
         }
         for name, entry in graph.items()
     }
+
+
+def saving_a_sketch(graph: dict[str, Any], name: str) -> dict[str, Any]:
+    """Returns the part of the graph that saves its last sketch, for Load Sketch to load."""
+    kinds = ("Loader", "MiniLoader", "Encode", "SaveSketch")
+    numbers = {entry["class_type"]: number for number, entry in graph.items()}
+    encode = numbers["AnimeSketchNetEncode"]
+    wanted = {numbers[f"AnimeSketchNet{kind}"] for kind in kinds}
+    wanted.add(graph[encode]["inputs"]["image"][0])
+    part = {number: copy.deepcopy(graph[number]) for number in wanted}
+    saver = part[numbers["AnimeSketchNetSaveSketch"]]["inputs"]
+    saver.update(sketch=[encode, 0], filename_prefix=name)
+    return part

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import io
 import json
 import os
@@ -17,7 +16,7 @@ from PIL import Image
 
 from animesketchnet_core.alpha_curve import AlphaCurve
 from animesketchnet_core.mini import MINI_FOLDER, adapter_path
-from tests.every_node import NO_FILE, every_node
+from tests.every_node import NO_FILE, every_node, saving_a_sketch
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -276,7 +275,7 @@ def test_every_node_runs_and_shows_what_it_did(frontend: Frontend, comfyui: Serv
     bundle = Path(os.environ.get("ANIMESKETCHNET_MINI", MINI_FOLDER))
     adapter = comfyui.base / "models" / "animesketchnet" / "mini.safetensors"
     shutil.copyfile(adapter_path(bundle), adapter)
-    save_sketch(comfyui, graph, "example")
+    comfyui.run(saving_a_sketch(graph, "example"))
 
     info = comfyui.object_info()
     for entry in graph.values():
@@ -298,16 +297,3 @@ def test_every_node_runs_and_shows_what_it_did(frontend: Frontend, comfyui: Serv
     if PICTURES:
         for kind in known:
             frontend.picture_of(kind).save(Path(PICTURES, f"{kind}.webp"), quality=88)
-
-
-def save_sketch(comfyui: Server, graph: dict[str, Any], name: str) -> None:
-    """Saves the graph's last sketch, so that Load Sketch has a file to load."""
-    kinds = ("Loader", "MiniLoader", "Encode", "SaveSketch")
-    numbers = {entry["class_type"]: number for number, entry in graph.items()}
-    encode = numbers["AnimeSketchNetEncode"]
-    wanted = {numbers[f"AnimeSketchNet{kind}"] for kind in kinds}
-    wanted.add(graph[encode]["inputs"]["image"][0])
-    part = {number: copy.deepcopy(graph[number]) for number in wanted}
-    saver = part[numbers["AnimeSketchNetSaveSketch"]]["inputs"]
-    saver.update(sketch=[encode, 0], filename_prefix=name)
-    comfyui.run(part)
