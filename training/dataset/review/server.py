@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, cast
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from animesketchnet_core.files import StorageError
 from training.settings import ConfigError
@@ -61,6 +61,7 @@ class ReviewServer(ThreadingHTTPServer):
     """
 
     daemon_threads = True
+    request_queue_size = 128  # a page opens several at once; of more than this, some wait seconds
     allow_reuse_address = os.name != "nt"  # there it would let two servers share a port
 
     def __init__(self, work: Work, port: int = 0) -> None:
@@ -111,6 +112,7 @@ def serve(work: Work, port: int | None, open_browser: bool) -> None:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    default_request_version = "HTTP/1.0"  # else what is no request gets an answer without HEADERS
     timeout = IDLE
 
     @property
@@ -123,6 +125,11 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self._answer(self._post)
 
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """Answers what is no request, or no GET or POST."""
+        self.close_connection = True
+        self._send_json({"error": message or self.responses[code][0]}, code)
+
     def log_message(self, format: str, *args: Any) -> None:
         """Says nothing: a line for each thumbnail would hide the page's address."""
 
@@ -132,7 +139,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, respond: Callable[[str], None]) -> None:
         try:
             self._check_host()
-            respond(urlsplit(self.path).path)
+            respond(self.path.partition("?")[0])
         except Refused as refused:
             self.close_connection = True  # its body may not have been read
             self._send_json(refused.answer, refused.status)
@@ -145,6 +152,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _get(self, path: str) -> None:
         api = self._ours.api
+        if "Content-Length" in self.headers or "Transfer-Encoding" in self.headers:
+            self.close_connection = True  # a body is not read, and is no next request
         if path == "/":
             page = self._ours.pages["index.html"]
             token = self._ours.token.encode()
@@ -187,11 +196,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _check_origin(self) -> None:
         ours = f"http://{self.headers['Host']}"
-        origin = self.headers.get("Origin")
-        if origin is None:
-            referer = urlsplit(self.headers.get("Referer", ""))
-            origin = f"{referer.scheme}://{referer.netloc}"
-        if origin != ours:
+        origin, referer = self.headers.get("Origin"), self.headers.get("Referer", "")
+        if origin != ours and not (origin is None and referer.startswith(f"{ours}/")):
             raise Refused(403, "Only the review page may change something.")
         if not secrets.compare_digest(self.headers.get(TOKEN, "").encode(), self._token()):
             raise Refused(403, "The server was started anew; load the page again.", stale=True)
@@ -215,8 +221,11 @@ class _Handler(BaseHTTPRequestHandler):
             raise Refused(400, "A request is a JSON object.")
         return body
 
+    def _query(self) -> dict[str, list[str]]:
+        return parse_qs(self.path.partition("?")[2])
+
     def _number(self, name: str) -> int:
-        value = parse_qs(urlsplit(self.path).query).get(name, [""])[-1]
+        value = self._query().get(name, [""])[-1]
         if not re.fullmatch(r"[0-9]{1,15}", value):
             raise Refused(400, f"{name} must be a number.")
         return int(value)
@@ -225,7 +234,7 @@ class _Handler(BaseHTTPRequestHandler):
         shown = self._ours.api.picture(picture, form, size)
         tag = f'"{shown.tag}"'
         # A page asks with the hash, so what it gets under that address never changes.
-        named = parse_qs(urlsplit(self.path).query).get("v") == [shown.tag[:16]]
+        named = self._query().get("v") == [shown.tag[:16]]
         keep = "private, max-age=31536000, immutable" if named else "private, no-cache"
         headers = {"ETag": tag, "Cache-Control": keep}
         if self.headers.get("If-None-Match") == tag:
@@ -234,7 +243,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(shown.path.read_bytes(), shown.type, headers)
 
     def _send_json(self, answer: Any, status: int = 200) -> None:
-        text = json.dumps(answer, ensure_ascii=False).encode()
+        text = json.dumps(answer, ensure_ascii=False).encode(errors="backslashreplace")
         self._send(text, "application/json; charset=utf-8", status=status)
 
     def _send(
