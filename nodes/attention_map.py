@@ -212,8 +212,11 @@ def region_weights(region: Tensor, grid: Grid) -> Tensor:
     """Share of each place of the picture in the region, [h * w]."""
     masks = region if region.ndim == 3 else region[None]
     weights = AlphaMask(masks[:1]).on_grid(grid, grid, [None], [0])[0, 0]
-    if weights.sum() <= 0:
-        raise ValueError("Attention Map: the input region is empty (black). Paint some of it.")
+    if not 0 < float(weights.sum()) < math.inf:
+        raise ValueError(
+            "Attention Map: the input region is empty (black), or holds NaN or infinite values. "
+            "Paint some of it."
+        )
     return weights / weights.sum()
 
 

@@ -184,6 +184,23 @@ def test_an_error_while_running_names_node_and_input(
         comfyui.run(changed(quickstart, {APPLY: backwards}))
 
 
+def test_odd_sizes_are_drawn_and_what_is_refused_stops_nothing(
+    comfyui: ComfyUIServer, quickstart: Workflow
+) -> None:
+    """A sketch of one pixel, a mask of another size and shape than the latent, of 2 x 3 places."""
+    latent, mask = "7", {"value": 1.0, "width": 17, "height": 5}
+    workflow = changed(
+        quickstart, {latent: {"width": 24, "height": 16}, APPLY: {"mask": ["21", 0]}}
+    )
+    workflow["21"] = {"class_type": "SolidMask", "inputs": mask}
+    workflow[REFERENCE] = copy.deepcopy(EMPTY)
+    workflow[REFERENCE]["inputs"].update(width=1, height=1)
+    refused = changed(workflow, {ENCODE: {"tiles": 2}})
+    with pytest.raises(ComfyUIError, match=r"node 3 .*1 x 1 pixels, cannot be cut into 2 tiles"):
+        comfyui.run(refused)
+    assert draw(comfyui, workflow).ndim == 3
+
+
 def test_each_node_has_a_help_page_and_three_languages(comfyui: ComfyUIServer) -> None:
     """What is served fits the definitions; test_node_texts.py reads the same from the source."""
     info = {k: v for k, v in comfyui.object_info().items() if k.startswith("AnimeSketchNet")}
