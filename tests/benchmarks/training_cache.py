@@ -92,13 +92,14 @@ def measure(
 
     device = workers.device
     built, again = machine.seconds(build, device), machine.seconds(build, device)
-    views = np.random.default_rng(0).permutation(len(dataset.targets))[: options.batch]
+    places = np.random.default_rng(0).permutation(count)[: options.batch]
+    targets, captions = dataset.targets, dataset.captions
+    views, texts = [targets[place] for place in places], [captions[place] for place in places]
 
     def read() -> None:
-        chosen = [dataset.targets[view] for view in views]
-        opened[-1].moments(chosen)
-        opened[-1].features(chosen)
-        opened[-1].text(dataset.captions[: options.batch])
+        opened[-1].moments(views)
+        opened[-1].features(views)
+        opened[-1].text(texts)
 
     size = sum(path.stat().st_size for path in cache.rglob("*.safetensors"))
     alone = machine.seconds(lambda: encode(options, base, encoder, count, side), device)
