@@ -214,7 +214,8 @@ def _container(path: Path) -> Iterator[InputContainer]:
         # "file:" keeps a name with a colon from being read as a protocol.
         opened = av.open(
             f"file:{path}",
-            options={"format_whitelist": FORMATS},
+            # Not as options, of which PyAV 17.0 gives streams copies, and dies of .flv and .mpg.
+            container_options={"format_whitelist": FORMATS},
             metadata_errors="replace",  # a title that is no UTF-8 is no reason
         )
     except FileNotFoundError:
