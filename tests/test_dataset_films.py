@@ -358,7 +358,7 @@ def test_a_cover_is_not_the_film(tmp_path: Path) -> None:
     with av.open(str(path), "w") as container:
         cover = container.add_stream("mjpeg", rate=1)
         cover.width, cover.height, cover.pix_fmt = 640, 360, "yuvj420p"
-        cover.disposition = int(Disposition.attached_pic)
+        cover.disposition = Disposition.attached_pic.value
         film = container.add_stream("libx264", rate=24)
         film.width, film.height, film.pix_fmt = 320, 180, "yuv420p"
         container.mux(cover.encode(av.VideoFrame.from_ndarray(drawing("uni"), "rgb24")))
