@@ -36,7 +36,7 @@ def fit_sketch(image: Tensor, size: int = 224) -> Tensor:
         ValueError: no such layout, an empty picture, or values that are NaN or infinite.
     """
     check_image(image)
-    rgb = flatten_onto_white(image.float().clamp(0, 1)).movedim(-1, 1)  # [b, 3, h, w]
+    rgb = flatten_onto_white(unit_range(image)).movedim(-1, 1)  # [b, 3, h, w]
     height, width = _fitted_size(rgb.shape[2], rgb.shape[3], size)
     if (height, width) != tuple(rgb.shape[2:]):
         rgb = F.interpolate(rgb, (height, width), mode="bicubic", antialias=True)
@@ -104,7 +104,9 @@ def unit_range(picture: Tensor) -> Tensor:
     """Float32 in [0, 1] of 8-bit values, or of floats, which are clipped; of any shape."""
     if picture.dtype == torch.uint8:
         return picture.float().div_(255)
-    return picture.float().clamp(0, 1)
+    picture = picture.float()
+    lowest, highest = picture.aminmax()  # a large picture that is right need not be copied
+    return picture if lowest >= 0 and highest <= 1 else picture.clamp(0, 1)
 
 
 def check_image(image: Tensor) -> None:
@@ -118,7 +120,7 @@ def check_image(image: Tensor) -> None:
             "A picture must have the shape [batch, height, width, channels] with 1, 3 or 4 "
             f"channels and at least one pixel, got {list(image.shape)}."
         )
-    if not image.isfinite().all():
+    if not all(extreme.isfinite() for extreme in image.aminmax()):  # both are NaN if any value is
         raise ValueError("The picture holds NaN or infinite values; whatever made it is broken.")
 
 
