@@ -110,6 +110,7 @@ def test_installing_twice_changes_nothing_and_without_a_sketch_nothing_is_added(
         assert (after - before).abs().max() < 1e-5
 
 
+@pytest.mark.filterwarnings("ignore:.*cpu.amp.autocast:FutureWarning")  # of torch 2.4's own doing
 @pytest.mark.parametrize("blocks", u.CHECKPOINTED)
 def test_checkpointing_changes_no_gradient(unet, adapter, blocks):
     def gradients() -> dict[str, torch.Tensor]:

@@ -155,7 +155,7 @@ class Film:
                 return
             try:
                 frames = packet.decode()
-            except FFmpegError:
+            except (FFmpegError, ValueError):  # the latter when PyAV 19 could not open the decoder
                 lost += 1
                 damaged = True
                 continue
@@ -210,13 +210,16 @@ def _container(path: Path) -> Iterator[InputContainer]:
     import av
     from av.error import FFmpegError
 
+    # A title that is no UTF-8 is no reason; from 19 on, PyAV takes it without a word.
+    strict = int(av.__version__.partition(".")[0]) < 19
+    lenient: Any = {"metadata_errors": "replace"} if strict else {}
     try:
         # "file:" keeps a name with a colon from being read as a protocol.
         opened = av.open(
             f"file:{path}",
             # Not as options, of which PyAV 17.0 gives streams copies, and dies of .flv and .mpg.
             container_options={"format_whitelist": FORMATS},
-            metadata_errors="replace",  # a title that is no UTF-8 is no reason
+            **lenient,
         )
     except FileNotFoundError:
         raise FilmError(f"There is no film {path}. Put it back, or ingest anew.") from None
