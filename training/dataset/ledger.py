@@ -148,16 +148,24 @@ class Ledger:
             _refuse_others(path)
             # Transactions are begun by hand, so that reading a version and making tables are one.
             self._db = sqlite3.connect(path, timeout=600, isolation_level=None)
-            self._write_ahead()
-            self._db.execute("PRAGMA synchronous = FULL")
-            with self._transaction():
-                version = self._db.execute("PRAGMA user_version").fetchone()[0]
-                tables = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-                if not tables:
-                    for statement in _SCHEMA.split(";"):
-                        self._db.execute(statement)
-                elif version != _VERSION:
-                    raise _other_version(path, version)
+            try:
+                self._prepare()
+            except BaseException:
+                self._db.close()
+                raise
+
+    def _prepare(self) -> None:
+        """Makes the tables, unless they are there."""
+        self._write_ahead()
+        self._db.execute("PRAGMA synchronous = FULL")
+        with self._transaction():
+            version = self._db.execute("PRAGMA user_version").fetchone()[0]
+            tables = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+            if not tables:
+                for statement in _SCHEMA.split(";"):
+                    self._db.execute(statement)
+            elif version != _VERSION:
+                raise _other_version(self.path, version)
 
     def _write_ahead(self) -> None:
         """Switches to SQLite's WAL mode, again if another process is just about it.
