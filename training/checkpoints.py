@@ -22,6 +22,8 @@ import torch
 from animesketchnet_core.files import StorageError, write_atomically
 from animesketchnet_core.weight_container import refuse_compressed
 
+from .files import make_folder
+
 
 class CheckpointError(ValueError):
     """A checkpoint that cannot be read or does not belong to this run."""
@@ -43,9 +45,9 @@ class Checkpoints:
 
     def save(self, step: int, state: dict[str, Any]) -> Path:
         """Writes a checkpoint, then removes the oldest beyond keep_last."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"step-{step:09d}.pt"
         try:
+            make_folder(self.folder)
             write_atomically(path, lambda temporary: torch.save(state, temporary))
         except StorageError as error:
             kept = ", ".join(old.name for old in self.paths()) or "none"

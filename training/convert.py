@@ -28,6 +28,8 @@ from animesketchnet_core.weight_file import (
 )
 from animesketchnet_core.weight_kinds import SDXL_TOKEN_WIDTH
 
+from .program import run_program
+
 WEIGHTS = ("model.safetensors", "pytorch_model.bin", "pytorch_model.safetensors")
 DEEPSPEED = "pytorch_model/mp_rank_00_model_states.pt"
 _STEP = re.compile(r"checkpoint-(\d+)")
@@ -103,7 +105,7 @@ def convert(checkpoint: Path, output: Path, image_encoder: str, base_model: str)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line; 0: written, 2: an input cannot be used."""
+    """Runs the command line; 0: written, 2: an input cannot be used, 130, 143: interrupted."""
     parser = argparse.ArgumentParser(
         prog="python -m training.convert",
         description=__doc__,
@@ -115,7 +117,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--base-model", default="SD v1.5", metavar="NAME")
     parser.add_argument("--force", action="store_true", help="replace an existing file")
     options = parser.parse_args(argv)
-    try:
+
+    def work() -> int:
         if options.output.suffix != ".safetensors":
             raise WrongAdapterError(f"{options.output} must end in .safetensors.")
         if options.output.exists() and not options.force:
@@ -123,11 +126,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         told = convert(
             options.checkpoint, options.output, options.image_encoder, options.base_model
         )
-    except (WrongAdapterError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"{told}\n-> {options.output}")
-    return 0
+        print(f"{told}\n-> {options.output}")
+        return 0
+
+    return run_program(work, (WrongAdapterError, OSError), "nothing was written")
 
 
 if __name__ == "__main__":

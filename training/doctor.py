@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TypeVar
 
 import torch
@@ -24,6 +25,7 @@ from .config import TrainConfig
 from .data import Dataset
 from .framing import MOST_STRETCHED, check_sizes
 from .models import clip_tokenizer, load_base, load_image_encoder
+from .program import run_program
 from .settings import ConfigError
 from .sources import DataError
 from .train import INPUT_ERRORS, new_adapter, parse
@@ -178,9 +180,8 @@ def check_disk(config: TrainConfig, needed: int) -> Iterator[Finding]:
     output = Path(config.run.output).absolute()
     present = next(folder for folder in (output, *output.parents) if folder.exists())
     try:
-        probe = present / ".animesketchnet-doctor"
-        probe.touch()
-        probe.unlink()
+        with TemporaryFile(dir=present):
+            pass
     except OSError as error:
         yield Finding(
             True, f"run.output = {config.run.output} cannot be written ({error}). Choose another."
@@ -205,18 +206,23 @@ def _some(items: Sequence[str]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line, which is the trainer's; 0: nothing serious, 1: a run would fail."""
-    try:
+    """Runs the command line, which is the trainer's.
+
+    Returns:
+        0: nothing serious; 1: a run would fail; 2: settings that cannot be used; 130, 143:
+        interrupted.
+    """
+
+    def work() -> int:
         config, _ = parse(argv)
         findings = examine(config)
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    for finding in sorted(findings, key=lambda finding: not finding.serious):
-        print(f"{'ERROR  ' if finding.serious else 'warning'}  {finding.text}")
-    serious = sum(finding.serious for finding in findings)
-    print(f"{serious} errors, {len(findings) - serious} warnings")
-    return 1 if serious else 0
+        for finding in sorted(findings, key=lambda finding: not finding.serious):
+            print(f"{'ERROR  ' if finding.serious else 'warning'}  {finding.text}")
+        serious = sum(finding.serious for finding in findings)
+        print(f"{serious} errors, {len(findings) - serious} warnings")
+        return 1 if serious else 0
+
+    return run_program(work, (ConfigError,), "nothing was changed")
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from comfyui_server import ComfyUIError
 from .evaluation.config import EvaluateConfig
 from .evaluation.run import evaluate
 from .loading import ModelError
+from .program import run_program
 from .settings import ConfigError, load_settings, read_overrides, to_toml
 from .sources import DataError
 
@@ -56,8 +57,13 @@ def parse(argv: Sequence[str] | None) -> tuple[EvaluateConfig, argparse.Namespac
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line; 0: all went well, 2: an input cannot be used, 130: interrupted."""
-    try:
+    """Runs the command line.
+
+    Returns:
+        0: all went well; 2: an input cannot be used; 130, 143: ended by Ctrl-C, by SIGTERM.
+    """
+
+    def work() -> int:
         config, arguments = parse(argv)
         if arguments.print_config:
             print(to_toml(config))
@@ -65,13 +71,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not config.methods:
             raise ConfigError("There is no method to evaluate; list them as [[methods]].")
         print(evaluate(config))
-    except INPUT_ERRORS as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
-    return 0
+        return 0
+
+    return run_program(work, INPUT_ERRORS)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from animesketchnet_core.image_features import ImageFeatures
 from animesketchnet_core.weight_file import AdapterMetadata, write_adapter
 
 from .config import TrainConfig
+from .files import make_folder
 from .models import ImageEncoder
 from .settings import flatten
 
@@ -51,5 +52,5 @@ def write_inference_file(
         base_model=Path(config.model.base).name,
         training={"steps": step, "pictures_seen": seen, **settings},
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_adapter(path, adapter.state_dict(), metadata)

@@ -1,4 +1,4 @@
-"""Keeps a run's folder to one process, and clean; tells one file from another."""
+"""Keeps a run's folder to one process, and clean; adds to its files; tells one from another."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from animesketchnet_core.files import StorageError
+from animesketchnet_core.files import StorageError, writing
 
 
 @contextmanager
@@ -40,6 +40,30 @@ def remove_leftovers(folder: Path) -> None:
     """Removes the temporary files of processes that were killed, in a folder and below it."""
     for leftover in folder.rglob(".*.part"):
         leftover.unlink(missing_ok=True)
+
+
+def make_folder(folder: Path) -> Path:
+    """Makes a folder, and those above it, unless it is there.
+
+    Raises:
+        StorageError: it cannot be made.
+    """
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def append_line(path: Path, line: str) -> None:
+    """Adds a line to a file; one that a kill or a full disk cut short is ended before.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    with writing(path), path.open("ab+") as file:
+        if file.tell():
+            file.seek(-1, 2)
+            line = line if file.read() == b"\n" else f"\n{line}"
+        file.write(f"{line}\n".encode())
 
 
 def sha256_of(path: Path) -> str:

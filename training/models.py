@@ -33,6 +33,7 @@ from transformers import (
 )
 
 from animesketchnet_core import clip_input, mini
+from animesketchnet_core.files import writing
 from animesketchnet_core.image_features import ImageFeatures
 from animesketchnet_core.unet_layers import UNetShape
 
@@ -91,6 +92,11 @@ class Base:
     def size_step(self) -> int:
         """Pixels of which a picture's sides must be multiples: 64 for Stable Diffusion."""
         return self.latent_scale * 2 ** (len(self.unet.config["block_out_channels"]) - 1)
+
+    def fingerprint(self) -> str:
+        """Hashes all weights, as they are now."""
+        parts = (self.unet, self.vae, self.text_encoder)
+        return hashlib.sha256(" ".join(map(fingerprint, parts)).encode()).hexdigest()
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Base:
         """Moves every model to a device and, if given, casts the UNet; the encoders keep theirs."""
@@ -393,10 +399,11 @@ def clip_tokenizer() -> CLIPTokenizer:
     merges = text.split("\n")[1 : 49152 - 256 - 2 + 1]  # as in CLIP's simple_tokenizer.py
     with tempfile.TemporaryDirectory() as temporary:
         vocabulary = {token: number for number, token in enumerate(_clip_vocabulary(merges))}
-        Path(temporary, "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
-        Path(temporary, "merges.txt").write_text(
-            "\n".join(["#version: 0.2", *merges]), encoding="utf-8"
-        )
+        with writing(Path(temporary)):
+            Path(temporary, "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
+            Path(temporary, "merges.txt").write_text(
+                "\n".join(["#version: 0.2", *merges]), encoding="utf-8"
+            )
         return CLIPTokenizer.from_pretrained(temporary, local_files_only=True, model_max_length=77)
 
 

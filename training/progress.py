@@ -14,11 +14,14 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from animesketchnet_core.files import StorageError, write_atomically
+from animesketchnet_core.files import write_atomically, writing
 
 from .config import TrainConfig
+from .files import append_line, make_folder
 from .preview import Drawn
 from .report import read_log, warnings, write_report
+
+_BOARD = "tensorboard"
 
 
 class DivergedError(RuntimeError):
@@ -39,7 +42,7 @@ class Progress:
         self._bar = tqdm(
             initial=step, total=config.run.max_steps, desc="training", unit="step", disable=quiet
         )
-        self._board = None if quiet else _tensorboard(output / "tensorboard", step)
+        self._board = None if quiet else _tensorboard(output / _BOARD, step)
         self._loss: Tensor | float = 0.0  # sum of the steps' losses since the last line
         self._skipped: Tensor | float = 0.0
         self._steps = self._all_skipped = 0
@@ -59,7 +62,8 @@ class Progress:
     ) -> None:
         self._bar.close()
         if self._board is not None:
-            self._board.close()
+            with writing(self._output / _BOARD):
+                self._board.close()
         if not self._quiet:
             self._report()
 
@@ -102,13 +106,14 @@ class Progress:
         if self._quiet:
             return
         path = self._output / "previews" / f"step-{step:09d}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         write_atomically(path, lambda temporary: drawn.sheet.save(temporary, "PNG"))
         figures = {"nearest": drawn.nearest, "nearest_in_training": drawn.yardstick}
         self._log({"step": step, **figures})
         self._show({f"copying/{name}": value for name, value in figures.items()}, step)
         if self._board is not None:
-            self._board.add_image("preview", np.asarray(drawn.sheet), step, dataformats="HWC")
+            with writing(self._output / _BOARD):
+                self._board.add_image("preview", np.asarray(drawn.sheet), step, dataformats="HWC")
         self._report()
 
     def _report(self) -> None:
@@ -146,20 +151,14 @@ class Progress:
         self._since = time.monotonic()
 
     def _log(self, line: dict[str, Any]) -> None:
-        path = self._output / "log.jsonl"
-        try:
-            with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
-        except OSError as error:
-            raise StorageError(
-                f"{path} cannot be written ({error}). Make room on the disk and run again: it "
-                "goes on from the last checkpoint."
-            ) from error
+        append_line(self._output / "log.jsonl", json.dumps(line))
 
     def _show(self, figures: dict[str, float], step: int) -> None:
         if self._board is not None:
-            for name, value in figures.items():
-                self._board.add_scalar(name, value, step)
+            with writing(self._output / _BOARD):
+                for name, value in figures.items():
+                    self._board.add_scalar(name, value, step)
+                self._board.flush()
 
 
 def _tensorboard(folder: Path, step: int) -> Any:
@@ -168,7 +167,10 @@ def _tensorboard(folder: Path, step: int) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    return SummaryWriter(str(folder), purge_step=step)
+    # Its own thread flushes once a day: of a full disk that prints a traceback, and it heeds the
+    # time of day.
+    with writing(folder):
+        return SummaryWriter(str(folder), purge_step=step, flush_secs=86_400)
 
 
 def _forget_after(log: Path, step: int) -> None:

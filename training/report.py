@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from animesketchnet_core.files import write_atomically
 
+from .program import run_program
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -220,19 +222,20 @@ def _previews(folder: Path) -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line."""
+    """Runs the command line; 0: written, 2: an input cannot be used, 130, 143: interrupted."""
     parser = argparse.ArgumentParser(
         prog="python -m training.report",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("run", type=Path, help="output folder of a training run")
-    try:
-        print(write_report(parser.parse_args(argv).run))
-    except OSError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    run = parser.parse_args(argv).run
+
+    def work() -> int:
+        print(write_report(run))
+        return 0
+
+    return run_program(work, (OSError,), "the report that was there before is unchanged")
 
 
 if __name__ == "__main__":

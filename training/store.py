@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -13,6 +14,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from animesketchnet_core.files import write_atomically
+
+from .files import make_folder
 
 
 class Store:
@@ -28,7 +31,7 @@ class Store:
         self._chunks: list[Tensor] = []
         self._places: dict[bytes, tuple[int, int]] = {}
         self._mapped: set[Path] = set()
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         self.refresh()
 
     def refresh(self) -> None:
@@ -84,7 +87,8 @@ class Store:
             whole, keys, values = False, torch.empty(0), torch.empty(0)
         types = keys.dtype, values.dtype
         if not whole or types != (torch.uint8, torch.float16) or not self._fit(keys, values):
-            path.unlink(missing_ok=True)  # another process may have found it too
+            with suppress(OSError):  # another process was first, or the disk is read-only
+                path.unlink()
             return
         self._mapped.add(path)
         for row, key in enumerate(keys):

@@ -18,6 +18,7 @@ ends it after the current step, with a checkpoint; so does a file STOP in the ou
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -45,9 +46,17 @@ from .framing import check_sizes
 from .held_out import HeldOut
 from .loading import ModelError
 from .memory import largest_fit
-from .models import PRECISIONS, Base, ImageEncoder, load_base, load_image_encoder
+from .models import (
+    PRECISIONS,
+    Base,
+    ImageEncoder,
+    fingerprint,
+    load_base,
+    load_image_encoder,
+)
 from .objective import draw
 from .preview import Previews
+from .program import ended_by, run_program
 from .progress import DivergedError, Progress
 from .schedule import learning_rate
 from .settings import ConfigError, flatten, read_overrides, to_toml
@@ -129,11 +138,15 @@ def _train(config: TrainConfig, workers: Workers) -> Result:
         f"{len(dataset)} pictures, {dataset.alone} of them alone in their group, and "
         f"{len(dataset.held_out)} held out"
     )
-    base = load_base(config.model.base).to(device)
+    base = load_base(config.model.base)
+    weights = {"weights of model.base": base.fingerprint()}
+    base.to(device)
     check_sizes(dataset.stream.sizes, base.size_step)
     encoder = load_image_encoder(config.model.image_encoder, config.model.base, config.model.reads)
+    weights["weights of model.image_encoder"] = fingerprint(encoder.model)
     encoder.model.to(device)  # type: ignore[arg-type]
-    adapter = new_adapter(config, base, encoder).to(device)
+    checkpoints = Checkpoints(output / "checkpoints", run.keep_last)
+    adapter = new_adapter(config, base, encoder, begun=bool(checkpoints.paths())).to(device)
     encoded = Encoded(config, dataset, base, encoder, workers)
     previews = None
     if config.preview.every:
@@ -159,7 +172,6 @@ def _train(config: TrainConfig, workers: Workers) -> Result:
     if average:
         parts["average"] = average.adapter
 
-    checkpoints = Checkpoints(output / "checkpoints", run.keep_last)
     step = seen = 0  # steps done, samples of the stream that are used up
     best = float("inf")  # least held-out loss so far
     if (state := checkpoints.latest(device)) is not None:
@@ -168,7 +180,8 @@ def _train(config: TrainConfig, workers: Workers) -> Result:
         # Begins a batch of the size of now: a step in buckets must not reach into the next.
         seen = -(-seen // run.batch_size) * run.batch_size
         workers.print(f"going on after step {step} of {run.max_steps}")
-        for change in _changes(state["config"], flatten(config)):
+        before, now = state["config"] | state.get("weights", {}), flatten(config) | weights
+        for change in _changes(before, now):
             workers.print(f"changed since the last checkpoint: {change}")
     checkpoints.require_space(
         4 * (3 + bool(average)) * sum(p.numel() for p in adapter.parameters())
@@ -183,7 +196,7 @@ def _train(config: TrainConfig, workers: Workers) -> Result:
         # checkpoint ever takes a good one's place.
         export("adapter.safetensors")
         if workers.first:
-            checkpoints.save(step, _state(step, seen, best, config, parts))
+            checkpoints.save(step, _state(step, seen, best, config, weights, parts))
         workers.wait()
 
     def make(positions: Sequence[int]) -> Batch:
@@ -297,11 +310,20 @@ def dry_run(config: TrainConfig) -> str:
     return estimate(config, dataset, base, encoder, adapter, caches, rate)
 
 
-def new_adapter(config: TrainConfig, base: Base, encoder: ImageEncoder) -> AnimeSketchAdapter:
+def new_adapter(
+    config: TrainConfig, base: Base, encoder: ImageEncoder, begun: bool = False
+) -> AnimeSketchAdapter:
     """Makes the adapter that the run starts from.
 
+    Args:
+        config: the run's settings.
+        base: what it is put into.
+        encoder: what it reads.
+        begun: a checkpoint takes the place of model.start, which is not needed any more.
+
     Raises:
-        ModelError: the Resampler's sizes do not fit the image encoder or the base.
+        ModelError: the Resampler's sizes do not fit the image encoder or the base, or there is no
+            model.start.
         WrongAdapterError: model.start is a file of other sizes.
     """
     width = base.shape.cross_attention_dim
@@ -320,12 +342,17 @@ def new_adapter(config: TrainConfig, base: Base, encoder: ImageEncoder) -> Anime
     with torch.random.fork_rng(devices=[]):  # leaves the caller's generator as it was
         torch.manual_seed(config.run.seed)
         adapter = AnimeSketchAdapter.from_unet(base.shape, projection, dtype=torch.float32)
-    if config.model.start == "text":
+    if config.model.start == "text" or begun:
         adapter.initialise_from_text(text_keys_values(base.unet))
         return adapter
-    state_dict, _ = read_adapter(config.model.start)
     try:
+        state_dict, _ = read_adapter(config.model.start)
         adapter.load_state_dict(state_dict)
+    except FileNotFoundError as error:
+        raise ModelError(
+            f"model.start = {config.model.start} is not there. Put the file back, or set "
+            'model.start = "text" to start from the base.'
+        ) from error
     except RuntimeError as error:
         raise WrongAdapterError(
             f"model.start = {config.model.start} has other sizes than [resampler] and the base: "
@@ -347,11 +374,17 @@ def _optimizer(config: TrainConfig, adapter: AnimeSketchAdapter) -> torch.optim.
 
 
 def _state(
-    step: int, seen: int, best: float, config: TrainConfig, parts: Mapping[str, Stateful]
+    step: int,
+    seen: int,
+    best: float,
+    config: TrainConfig,
+    weights: Mapping[str, str],
+    parts: Mapping[str, Stateful],
 ) -> dict[str, Any]:
     """Collects what the next step depends on."""
     states = {name: part.state_dict() for name, part in parts.items()}
-    return {"step": step, "seen": seen, "best": best, "config": flatten(config), **states}
+    made = {"config": flatten(config), "weights": dict(weights)}
+    return {"step": step, "seen": seen, "best": best, **made, **states}
 
 
 def _restore(state: Mapping[str, Any], parts: Mapping[str, Stateful]) -> None:
@@ -399,23 +432,27 @@ def parse(argv: Sequence[str] | None) -> tuple[TrainConfig, argparse.Namespace]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line; 0: all went well, 2: an input cannot be used, 130: interrupted."""
-    try:
+    """Runs the command line.
+
+    Returns:
+        0: done, or ended by run.max_minutes or the stop file; 2: an input cannot be used; 130, 143:
+        ended by Ctrl-C, by SIGTERM.
+    """
+
+    def work() -> int:
         config, arguments = parse(argv)
         if arguments.print_config:
             print(to_toml(config))
-            return 0
-        if arguments.dry_run:
+        elif arguments.dry_run:
             print(dry_run(config))
-            return 0
-        train(config)
-    except (*INPUT_ERRORS, DivergedError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
-        return 130
-    return 0
+        else:
+            reason = train(config).reason
+            if reason in signal.Signals.__members__:
+                return ended_by(signal.Signals[reason])
+        return 0
+
+    goes_on = "the same command goes on from the last checkpoint"
+    return run_program(work, (*INPUT_ERRORS, DivergedError), goes_on)
 
 
 if __name__ == "__main__":

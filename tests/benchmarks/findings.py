@@ -74,6 +74,7 @@ def publish(
         return
     from matplotlib.figure import Figure
 
+    output.parent.mkdir(parents=True, exist_ok=True)
     figure = Figure(figsize=(5.5 * panels, 4), layout="constrained")
     draw(figure.subplots(1, panels))
     picture = output.with_suffix(".webp")

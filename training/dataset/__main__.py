@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import signal
 import sys
 import time
 from collections import Counter
@@ -26,6 +25,7 @@ from pathlib import Path
 from animesketchnet_core.files import StorageError
 from training.files import occupied, remove_leftovers
 from training.loading import ModelError
+from training.program import run_program
 from training.settings import ConfigError, read_overrides, to_toml
 from training.workers import Workers
 
@@ -54,21 +54,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line.
 
     Returns:
-        0: all went well; 1: the data set has faults; 2: an input cannot be used; 130: interrupted.
+        0: all went well; 1: the data set has faults; 2: an input cannot be used; 130, 143: ended by
+        Ctrl-C, by SIGTERM (`review` gives 0 then, as that is how it ends).
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does
-    try:
+
+    def work() -> int:
         arguments, config = parse(argv)
         if arguments.print_config:
             print(to_toml(config))
             return 0
         return command(arguments, config)
-    except ERRORS as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
+
+    return run_program(work, ERRORS)
 
 
 def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, DatasetConfig]:

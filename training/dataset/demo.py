@@ -42,7 +42,8 @@ from av.video.reformatter import ColorRange, Colorspace
 from tqdm import tqdm
 
 from animesketchnet_core.files import write_atomically
-from training.files import sha256_of
+from training.files import make_folder, sha256_of
+from training.program import run_program
 
 from .demo_film.scenes import HEIGHT, WIDTH
 from .demo_film.script import DOUBTFUL, MUST_GO, Film, Shot, films
@@ -70,7 +71,7 @@ def build_demo(folder: Path) -> list[Path]:
     Raises:
         StorageError: they cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     paths = [folder / f"{film.name}.mkv" for film in films()]
     if _complete(folder):
         return paths
@@ -283,7 +284,7 @@ def _table(told: dict[str, Any]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line."""
+    """Runs the command line; 0: written, 2: an input cannot be used, 130, 143: interrupted."""
     parser = argparse.ArgumentParser(
         prog="python -m training.dataset.demo",
         description=__doc__,
@@ -291,13 +292,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("folder", type=Path, help="where the films are written")
     folder = parser.parse_args(argv).folder
-    try:
+
+    def work() -> int:
         build_demo(folder)
-    except OSError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(_table(truth(folder)))
-    return 0
+        print(_table(truth(folder)))
+        return 0
+
+    return run_program(work, (OSError,), "the same command begins again")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from animesketchnet_core.files import write_atomically
-from training.files import sha256_of
+from training.files import make_folder, sha256_of
 from training.sources import eight_bits
 
 from .ledger import Form
@@ -60,7 +60,7 @@ def write_pixels(folder: Path, name: str, pixels: Pixels, **details: object) -> 
         StorageError: it cannot be written.
     """
     path = folder / name
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     picture = Image.fromarray(np.ascontiguousarray(pixels))
     # Level 1 is several times faster than the default at 4K, for some percent more bytes.
     write_atomically(path, lambda file: picture.save(file, "PNG", compress_level=1))

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from animesketchnet_core.files import StorageError
 from training.files import sha256_of
 from training.settings import ConfigError
 from training.sources import CAPTION_SUFFIXES
@@ -149,6 +150,8 @@ def _take_all(
             try:
                 take(item)
                 told["keep"] += 1
+            except StorageError:  # the next one would fail as well
+                raise
             except (PictureError, OSError) as error:
                 bar.write(f"{NAME}: {error}")
                 work.ledger.fail(item, NAME, str(error))
@@ -239,6 +242,9 @@ def _caption(file: Path) -> str | None:
 
 
 def _stamp(file: Path) -> str:
-    """Size and time of a file: while they stay the same, so does its content."""
+    """Size, times and place of a file: while they stay the same, so does its content.
+
+    A file's own time alone does not tell: programs set it, and clocks go back.
+    """
     status = file.stat()
-    return f"{status.st_size} {status.st_mtime_ns}"
+    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"

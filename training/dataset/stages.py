@@ -82,8 +82,10 @@ def run(stage: PictureStage, work: Work) -> Counter[str]:
                 _examine_all(stage, work, mine, examine, told)
         except ModelError as error:
             missing = str(error)
+            kept = work.ledger.digests(stage.name)  # what was made before stays as it is
             for picture, _ in mine:
-                work.ledger.fail(picture.id, stage.name, missing)
+                if picture.id not in kept:
+                    work.ledger.fail(picture.id, stage.name, missing)
     missing = work.workers.heard(missing)  # waits for all, and they go on alike
     if missing is not None:
         raise ModelError(missing)

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from animesketchnet_core.contact_sheet import to_image
 from animesketchnet_core.files import write_atomically
+from training.files import append_line, make_folder
 from training.workers import Workers
 
 from .cases import Case, Job
@@ -60,8 +61,7 @@ def draw_all(
     drawn = []
     for job in jobs:
         method = studio.method(job.method, job.alpha)
-        folder = output / "pictures" / _slug(job.method, method.recipe)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = make_folder(output / "pictures" / _slug(job.method, method.recipe))
         paths = {case: folder / f"{case.id}-{case.pair.digest}.png" for case in job.cases}
         drawn += [Drawn(job, case, path) for case, path in paths.items()]
         workers.wait()  # an earlier job may have drawn the same pictures
@@ -116,5 +116,4 @@ def _save(picture: Tensor, path: Path) -> None:
 
 def _note(path: Path, job: Job, pictures: int, seconds: float) -> None:
     entry = {"method": job.method, "part": job.part, "pictures": pictures, "seconds": seconds}
-    with path.open("a", encoding="utf-8") as log:
-        log.write(json.dumps(entry) + "\n")
+    append_line(path, json.dumps(entry))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from animesketchnet_core.files import write_atomically
+from training.files import make_folder
 
 from .measures.measure import Column
 from .statistics import Estimate
@@ -138,7 +139,7 @@ def write_tables(folder: Path, tables: Mapping[str, Table]) -> None:
     Raises:
         StorageError: they cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     for name, table in tables.items():
         for suffix, text in (("md", table.markdown()), ("csv", table.csv()),
                              ("tex", table.latex())):  # fmt: skip

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from training.files import append_line, make_folder
 from training.sources import DataError, Pictures
 from training.workers import Workers
 
@@ -48,8 +49,7 @@ def measure_all(
     groups = _groups(drawn)
     values: dict[str, list[dict[str, float]]] = {key: [{} for _ in g] for key, g in groups.items()}
     for name, measure in measures.items():
-        folder = output / "scores"
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = make_folder(output / "scores")
         stem = f"{name}-{hashlib.sha256(measure.recipe.encode()).hexdigest()[:10]}"
         known = _known(folder, stem)
         workers.wait()  # nobody writes before all have read what is to be measured
@@ -140,18 +140,7 @@ def _note(path: Path, key: str, figures: Mapping[str, Tensor]) -> None:
         column: [None if value != value else value for value in values.tolist()]
         for column, values in figures.items()
     }
-    begins = "\n" if _cut_short(path) else ""
-    with path.open("a", encoding="utf-8") as log:
-        log.write(f"{begins}{json.dumps({'group': key, 'figures': plain})}\n")
-
-
-def _cut_short(path: Path) -> bool:
-    """Whether a kill left a line without its end."""
-    if not path.is_file() or not path.stat().st_size:
-        return False
-    with path.open("rb") as log:
-        log.seek(-1, 2)
-        return log.read(1) != b"\n"
+    append_line(path, json.dumps({"group": key, "figures": plain}))
 
 
 def _scored(one: Drawn, values: Mapping[str, float]) -> Scored:

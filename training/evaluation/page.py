@@ -14,6 +14,7 @@ from pathlib import Path
 from PIL import Image
 
 from animesketchnet_core.files import write_atomically
+from training.files import make_folder
 from training.report import STYLE
 
 from .figures import Chart, thumbnail
@@ -99,7 +100,7 @@ def write_page(folder: Path, report: Report) -> Path:
         DataError: a picture cannot be read; names the file.
         StorageError: a file cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     write_tables(folder, {**report.table1, **report.table2})
     write_text(folder / "pictures.csv", pictures_csv(report.scored, report.columns, folder))
     for name, figure in (("figure3", report.figure3), ("figure4", report.figure4)):

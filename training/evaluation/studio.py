@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -13,7 +12,7 @@ import torch
 from animesketchnet_core.mini import adapter_path
 from animesketchnet_core.weight_file import read_adapter
 from training.files import sha256_of
-from training.models import PRECISIONS, Base, fingerprint, load_base
+from training.models import PRECISIONS, Base, load_base
 from training.settings import ConfigError
 
 from .cases import Pair
@@ -47,8 +46,7 @@ class Studio:
 
     @cached_property
     def _base_weights(self) -> str:
-        parts = (self.base.unet, self.base.vae, self.base.text_encoder)
-        return hashlib.sha256(" ".join(map(fingerprint, parts)).encode()).hexdigest()
+        return self.base.fingerprint()
 
     def method(self, name: str, alpha: float) -> Method:
         """A method, ready to draw at an alpha.

@@ -15,6 +15,7 @@ that are compared, and the judge, to training/mini/rivals. The encoder's stage n
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +26,10 @@ from torch import Tensor
 
 from animesketchnet_core.files import write_atomically
 from animesketchnet_core.mini import MINI_FOLDER
-from training import train
+from training.files import occupied, remove_leftovers
 from training.models import clip_tokenizer, fingerprint
+from training.program import run_program
+from training.train import INPUT_ERRORS
 
 from . import bundle, rivals
 from .alignment import train_text_projection
@@ -54,7 +57,7 @@ STEPS = {
 }
 ALIGNED = 5000  # pictures are enough for the CLIP that measures
 BASE_STRIDE = 2  # the base learns from every second picture: encoding more would cost it steps
-CONFIG = Path(__file__).parent.parent / "configs" / "mini.toml"
+ERRORS = (*INPUT_ERRORS, FileNotFoundError)
 
 
 @dataclass
@@ -148,10 +151,7 @@ def adapter_stage(world: World) -> None:
     }
     if world.go_on:
         settings["model.start"] = world.bundle / "adapter.safetensors"
-    changes = [part for key, value in settings.items() for part in (f"--{key}", str(value))]
-    train.main(["--config", str(CONFIG), *changes])
-    weights = (world.workspace / "adapter" / "adapter.safetensors").read_bytes()
-    write_atomically(world.bundle / "adapter.safetensors", lambda path: path.write_bytes(weights))
+    rivals.train_to(world.bundle / "adapter.safetensors", settings)
 
 
 def decoder_stage(world: World) -> None:
@@ -250,8 +250,12 @@ def tokenize(captions: Sequence[str]) -> Tensor:
     return tokenizer(list(captions), return_tensors="pt", **options).input_ids
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Runs the stages named on the command line, or all of them."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the stages named on the command line, or all of them.
+
+    Returns:
+        0: all went well; 2: an input cannot be used; 130, 143: ended by Ctrl-C, by SIGTERM.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m training.mini",
         description=__doc__,
@@ -279,9 +283,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     steps = STEPS if options.steps is None else dict.fromkeys(STEPS, int(options.steps))
     folders = (options.workspace, options.bundle, options.rivals)
     world = World(*folders, steps, options.limit, options.go_on)
-    for stage in options.stages or STAGES:
-        STAGES[stage](world)
+
+    def work() -> int:
+        with occupied(world.workspace):
+            for folder in folders:
+                remove_leftovers(folder)
+            for stage in options.stages or STAGES:
+                STAGES[stage](world)
+        return 0
+
+    return run_program(work, ERRORS)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

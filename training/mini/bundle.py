@@ -15,6 +15,7 @@ from transformers import CLIPTextModel
 
 from animesketchnet_core.files import write_atomically
 from animesketchnet_core.mini import TOKEN_TABLE, compact_token_table, load_part
+from training.files import make_folder
 
 from .base import SCHEDULER_CONFIG, Base
 from .encoder import SketchCLIP
@@ -86,7 +87,7 @@ def read_text_start(model: SketchCLIP) -> CLIPTextModel:
 
 def _write(folder: Path, config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
     """Writes config.json and model.safetensors, each whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     halves = {
         key: (tensor.half() if tensor.is_floating_point() else tensor).contiguous()
         for key, tensor in weights.items()
@@ -103,5 +104,5 @@ def _write(folder: Path, config: Mapping[str, Any], weights: Mapping[str, Tensor
 
 
 def _write_text(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_atomically(path, lambda temporary: temporary.write_text(text + "\n", encoding="utf-8"))

@@ -13,6 +13,7 @@ from torchvision.models.resnet import BasicBlock, ResNet
 from tqdm import trange
 
 from animesketchnet_core.files import write_atomically
+from training.files import make_folder
 from training.models import fingerprint
 
 from .autoencoder import decode, encode, rate
@@ -135,7 +136,7 @@ def _pool(
         pictures.append((autoencoded(autoencoder, drawn) * 255).round().byte())
         answers.append(truth)
     kept = {"of": parts, "pictures": torch.cat(pictures), "answers": torch.cat(answers)}
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_atomically(path, lambda temporary: torch.save(kept, temporary))
     return kept["pictures"], kept["answers"]
 

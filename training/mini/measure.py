@@ -130,7 +130,8 @@ def measure(folder: Path, workspace: Path, limit: int | None = None) -> dict[str
             for alpha, given in drawn.items()
         },
     }
-    (folder / "figures.json").write_text(json.dumps(figures, indent=2) + "\n")
+    text = json.dumps(figures, indent=2) + "\n"
+    write_atomically(folder / "figures.json", lambda part: part.write_text(text))
     print(table(figures))
     return figures
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from animesketchnet_core.files import write_atomically
 from training.evaluation.cases import Pair
+from training.files import make_folder
 
 from .measure import Case
 from .pictures import save_picture
@@ -31,7 +31,7 @@ def draw_pairs(folder: Path, limit: int | None = None) -> list[Pair]:
         folder: gets a PNG for each pair; those that are there stay.
         limit: use only so many of the 800.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     portraits, drawings = load_portraits("test", limit)
     pairs = []
     for number, (face, drawing) in enumerate(zip(portraits, drawings, strict=True)):
@@ -46,7 +46,7 @@ def draw_pairs(folder: Path, limit: int | None = None) -> list[Pair]:
 
 def draw_training_pictures(folder: Path, seed: int = 11) -> list[Path]:
     """Draws portraits of the training split as its pictures are drawn; those there stay."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     _, drawings = load_portraits("train", TRAINING)
     rng = random.Random(seed)
     paths = [folder / f"{number:04d}.png" for number in range(len(drawings))]
@@ -57,4 +57,4 @@ def draw_training_pictures(folder: Path, seed: int = 11) -> list[Path]:
 
 def _save(picture: Tensor, path: Path) -> None:
     if not path.is_file():
-        write_atomically(path, lambda temporary: save_picture(picture, temporary))
+        save_picture(picture, path)

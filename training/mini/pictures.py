@@ -15,7 +15,8 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from animesketchnet_core.files import write_atomically
+from animesketchnet_core.files import write_atomically, writing
+from training.files import make_folder
 
 from .portraits import Portrait, draw_captions, load_portraits
 from .questions import Truth
@@ -46,7 +47,7 @@ def draw_pictures(folder: Path, seed: int = 1, limit: int | None = None) -> None
     """
     if (folder / "metadata.jsonl").exists():
         return
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     portraits, drawings = load_portraits("train", limit)
     rng = random.Random(seed)
     order = [index for index in range(len(portraits)) for _ in range(STYLES_PER_PORTRAIT)]
@@ -79,12 +80,13 @@ def choose_for_adapter(pictures: Path, folder: Path) -> None:
     """
     if (folder / "metadata.jsonl").exists():
         return
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     lines = (pictures / "metadata.jsonl").read_text().splitlines()[::ADAPTER_STRIDE]
     for line in lines:
         name = json.loads(line)["file_name"]
-        (folder / name).unlink(missing_ok=True)
-        os.link(pictures / name, folder / name)
+        with writing(folder / name):
+            (folder / name).unlink(missing_ok=True)
+            os.link(pictures / name, folder / name)
     _write(folder / "metadata.jsonl", lines)
 
 
@@ -111,9 +113,10 @@ def mirror(drawings: Tensor, flips: list[bool]) -> Tensor:
 
 
 def save_picture(picture: Tensor, path: Path) -> None:
-    """Writes a picture [3, h, w] in [0, 1] as PNG."""
+    """Writes a picture [3, h, w] in [0, 1] as PNG, whole or not at all."""
     pixels = (picture * 255).round().byte().permute(1, 2, 0).numpy()  # h w 3
-    Image.fromarray(pixels).save(path, "PNG", compress_level=1)
+    drawn = Image.fromarray(pixels)
+    write_atomically(path, lambda part: drawn.save(part, "PNG", compress_level=1))
 
 
 def load_pictures(folder: Path) -> tuple[list[dict[str, Any]], Tensor]:

@@ -8,6 +8,8 @@ controlnet.py with the same optimizer.
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -15,6 +17,7 @@ from safetensors.torch import save_file
 
 from animesketchnet_core.files import write_atomically
 from training.config import load_config
+from training.files import make_folder
 from training.models import load_base
 from training.train import train
 
@@ -51,10 +54,24 @@ def train_adapter(
         "run.max_steps": steps,
         "preview.every": 0,
     }
+    train_to(make_folder(folder) / f"{name}.safetensors", settings)
+
+
+def train_to(path: Path, settings: Mapping[str, object]) -> None:
+    """Trains an adapter with configs/mini.toml and writes its file, once it is finished.
+
+    Args:
+        path: of the file.
+        settings: in place of those in configs/mini.toml.
+
+    Raises:
+        KeyboardInterrupt: the trainer was asked to end before.
+    """
     result = train(load_config(CONFIG, [(key, str(value)) for key, value in settings.items()]))
+    if result.reason != "finished":
+        number = signal.Signals.__members__.get(result.reason, signal.SIGINT)
+        raise KeyboardInterrupt(number)
     weights = result.adapter.read_bytes()
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}.safetensors"
     write_atomically(path, lambda temporary: temporary.write_bytes(weights))
 
 
@@ -76,7 +93,7 @@ def train_rival_controlnet(
     torch.nn.Module.to(base.unet, torch.bfloat16)
     captions = [row["text"] for row in rows]
     model = train_controlnet(base, latents, pixels, captions, workspace, steps)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     weights = {key: value.half().contiguous() for key, value in model.state_dict().items()}
     path = folder / "diffusion_pytorch_model.safetensors"
     write_atomically(path, lambda temporary: save_file(weights, temporary, {"format": "pt"}))
@@ -88,5 +105,5 @@ def keep_judge(workspace: Path, folder: Path) -> None:
     """Writes the trained judge beside the rivals, in half precision."""
     weights = {key: value.half() if value.is_floating_point() else value
                for key, value in load_judge(workspace).state_dict().items()}  # fmt: skip
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     write_atomically(folder / JUDGE, lambda temporary: save_file(weights, temporary))

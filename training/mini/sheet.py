@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from animesketchnet_core.contact_sheet import contact_sheet
+from animesketchnet_core.files import write_atomically
 
 from .measure import Drawer, ask_for
 from .portraits import load_portraits
@@ -37,4 +38,5 @@ def draw_sheet(folder: Path, path: Path, seed: int = 10) -> None:
     titles = ["reference", *(f"alpha {alpha:g}" for alpha in ALPHAS)]
     rows = torch.stack(columns, 1).movedim(2, -1)  # [rows, columns, h, w, 3]
     groups = [(prompt, row[None]) for prompt, row in zip(prompts, rows, strict=True)]
-    contact_sheet(titles, groups).save(path)
+    sheet = contact_sheet(titles, groups)
+    write_atomically(path, lambda part: sheet.save(part, "PNG"))

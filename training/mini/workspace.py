@@ -12,6 +12,7 @@ import torch
 from tqdm import tqdm
 
 from animesketchnet_core.files import write_atomically
+from training.files import make_folder
 
 
 @dataclass
@@ -48,7 +49,7 @@ class Progress:
         now = time.monotonic()
         self.seconds += now - self._saved_at
         self._saved_at = now
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path.parent)
         states = {name: holder.state_dict() for name, holder in stateful.items()}
         content = {"step": step, "seconds": self.seconds, **states}
         write_atomically(self.path, lambda temporary: torch.save(content, temporary))
@@ -84,12 +85,12 @@ class _Steps:
 
     def __iter__(self) -> Iterator[int]:
         self.progress._saved_at = time.monotonic()
-        for step in range(self.start, self.progress.steps):
-            yield step
-            self.bar.update()
-            if self.progress.due() or step + 1 == self.progress.steps:
-                self.progress.save(step + 1, self.stateful)
-        self.bar.close()
+        with self.bar:
+            for step in range(self.start, self.progress.steps):
+                yield step
+                self.bar.update()
+                if self.progress.due() or step + 1 == self.progress.steps:
+                    self.progress.save(step + 1, self.stateful)
 
     def show(self, **figures: float) -> None:
         """Figures beside the bar."""

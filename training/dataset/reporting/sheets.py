@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from animesketchnet_core.contact_sheet import contact_sheet, to_tensor
 from animesketchnet_core.files import write_atomically
+from training.files import make_folder
 
 from ..images import PictureError, read_pixels
 from ..ledger import Form
@@ -103,8 +104,7 @@ class Sheets:
         Raises:
             StorageError: there is no room.
         """
-        thumbnails = self.folder / _FOLDER
-        thumbnails.mkdir(parents=True, exist_ok=True)
+        thumbnails = make_folder(self.folder / _FOLDER)
         for path in thumbnails.iterdir():
             if f"{_FOLDER}/{path.name}" not in self._needed:
                 path.unlink()

@@ -14,6 +14,7 @@ from pathlib import Path
 from PIL import Image
 
 from animesketchnet_core.files import write_atomically
+from training.files import make_folder
 
 from ..images import PictureError, read_pixels
 from ..ledger import Form, Ledger
@@ -83,7 +84,7 @@ def _copy(folder: Path, path: Path, form: Form, size: str, max_megapixels: float
         if not copy.exists():
             picture = Image.fromarray(read_pixels(path, max_megapixels))
             picture.thumbnail((SIZES[size], SIZES[size]), Image.Resampling.LANCZOS)
-            copy.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(copy.parent)
             # 4:4:4, since thin lines in colour suffer from less.
             write_atomically(
                 copy, lambda file: picture.save(file, "JPEG", quality=90, subsampling=0)
