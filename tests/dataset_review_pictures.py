@@ -140,10 +140,11 @@ from pathlib import Path
 from tests.dataset_review_pictures import work_in
 from training.dataset.captions.clip_tokens import estimate_tokens
 from training.dataset.review import faults, serve
+from training.program import run_program
 faults.token_counter = lambda: (estimate_tokens, False)  # CLIP's own takes seconds to load
 signal.signal(signal.SIGINT, signal.default_int_handler)  # background shells have it ignored
 work = work_in(Path(sys.argv[1]))
-serve(work, int(sys.argv[2]), open_browser=False)
+sys.exit(run_program(lambda: serve(work, int(sys.argv[2]), open_browser=False) or 0, ()))
 """
 
 

@@ -642,10 +642,11 @@ def test_kill_loses_nothing_that_was_answered(work: Work) -> None:
     assert [line["seq"] for line in lines(work.folder)][: len(answered)] == answered
 
 
-def test_ending_the_server_puts_decisions_into_the_ledger(work: Work) -> None:
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_ending_the_server_puts_decisions_into_the_ledger(work: Work, how: signal.Signals) -> None:
     with serving(work.folder) as (process, address):
         Client(address).decide("pic-000", "reject", "dull")
-        process.send_signal(signal.SIGINT)
+        process.send_signal(how)
         assert process.stdout is not None
         assert "1 rejected" in process.stdout.read()
         assert process.wait() == 0
