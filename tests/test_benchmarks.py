@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 BENCHMARKS = Path(__file__).parent / "benchmarks"
+RESULTS = BENCHMARKS / "results"
 SMALL = {
     "sampling": "--device cpu --narrow 10 --size 64 --references 2 --mask --steps 2 --rounds 2",
     "encoding": "--device cpu --narrow 16 --side 64 --pictures 2 --tiles 2 --rounds 1",
@@ -79,3 +81,19 @@ def test_it_says_how_cost_grows(name: str, amount: str, amounts: list[str], tmp_
     rows = run(name, tmp_path / "cost.md")
     assert list(dict.fromkeys(row[amount] for row in rows)) == amounts
     assert "power" in (tmp_path / "cost.md").read_text("utf-8")
+
+
+def test_each_result_stands_beside_its_command_and_its_plot() -> None:
+    """What is committed was made by programs that are there, with options that they have."""
+    pages = sorted(RESULTS.glob("*.md"))
+    assert pages
+    shared = (BENCHMARKS / "findings.py").read_text("utf-8")
+    index = (BENCHMARKS / "README.md").read_text("utf-8")
+    for page in pages:
+        text = page.read_text("utf-8")
+        (name, options) = re.findall(r"^    python tests/benchmarks/(\w+)\.py (.*)$", text, re.M)[0]
+        program = (BENCHMARKS / f"{name}.py").read_text("utf-8") + shared
+        for option in re.findall(r"--[a-z-]+", options):
+            assert f'"{option}"' in program, (page, option)
+        assert page.with_suffix(".webp").exists()
+        assert f"(results/{page.name})" in index
