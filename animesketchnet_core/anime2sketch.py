@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .anime2sketch_strips import sketch_strips
-from .clip_input import check_image, flatten_onto_white
+from .clip_input import check_image, flatten_onto_white, unit_range
 from .progress import OnProgress
 
 LEVELS = 8
@@ -120,7 +120,7 @@ def resize(picture: Tensor, size: tuple[int, int]) -> Tensor:
     if picture.shape[-1] == 4:
         picture = flatten_onto_white(picture.clamp(0, 1))
     if tuple(picture.shape[:2]) == size:
-        return picture.float().clamp(0, 1)
+        return unit_range(picture)
     planes = picture.float().movedim(-1, 0)[None]  # [1, c, h, w]
     planes = F.interpolate(planes, size, mode="bicubic", antialias=True)
     return planes[0].movedim(0, -1).clamp(0, 1)

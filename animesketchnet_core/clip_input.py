@@ -101,7 +101,10 @@ def flatten_onto_white(image: Tensor) -> Tensor:
 
 
 def unit_range(picture: Tensor) -> Tensor:
-    """Float32 in [0, 1] of 8-bit values, or of floats, which are clipped; of any shape."""
+    """Float32 in [0, 1] of 8-bit values, or of floats, which are clipped; of any shape.
+
+    A picture that is in range already is given back itself: callers do not change it in place.
+    """
     if picture.dtype == torch.uint8:
         return picture.float().div_(255)
     picture = picture.float()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .clip_input import check_image, flatten_onto_white
+from .clip_input import check_image, flatten_onto_white, unit_range
 from .line_weight import change_width
 from .paper import whiten
 from .progress import OnProgress
@@ -67,7 +67,7 @@ def clean_sketch(
     )
     cleaned = []
     for picture in image:
-        picture = flatten_onto_white(picture.float().clamp(0, 1))  # [h, w, 3]
+        picture = flatten_onto_white(unit_range(picture))  # [h, w, 3]
         for done, (wanted, step) in enumerate(steps, 1):
             if wanted:
                 picture = step(picture)

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .clip_input import check_image, flatten_onto_white
+from .clip_input import check_image, flatten_onto_white, unit_range
 from .progress import OnProgress
 
 
@@ -59,7 +59,7 @@ def sketch_likeness(images: Tensor, on_progress: OnProgress | None = None) -> Sk
     check_image(images)
     small = []
     for done, picture in enumerate(images.split(1), 1):  # large ones take most of the time
-        small.append(_shrink(flatten_onto_white(picture.float().clamp(0, 1))))
+        small.append(_shrink(flatten_onto_white(unit_range(picture))))
         if on_progress is not None:
             on_progress(done, len(images))
     lab = _to_lab(torch.cat(small))
@@ -91,7 +91,7 @@ def ink_map(images: Tensor) -> Tensor:
         ValueError: no such layout, an empty picture, or values that are not finite.
     """
     check_image(images)
-    return _ink(_to_lab(flatten_onto_white(images.float().clamp(0, 1)))[..., 0] / 100)
+    return _ink(_to_lab(flatten_onto_white(unit_range(images)))[..., 0] / 100)
 
 
 _SIDE = 480  # pixels of the shorter side; the data set's figures are taken at this size, too

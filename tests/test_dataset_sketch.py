@@ -192,23 +192,14 @@ def test_streamed_sketches_are_the_whole_pictures(
 MEASURE = """
 import sys
 from dataclasses import replace
-from pathlib import Path
 
+import machine
 import numpy as np
 import torch
 
 from animesketchnet_core import anime2sketch_strips
 from training.dataset.config import SketchSettings
 from training.dataset.sketching.sketchers import open_sketcher
-
-def taken(work):
-    Path("/proc/self/clear_refs").write_text("5")  # forgets the peak
-    before = bytes_of("VmRSS:")
-    work()
-    return bytes_of("VmHWM:") - before
-
-def bytes_of(name):
-    return int(Path("/proc/self/status").read_text().split(name)[1].split()[0]) * 1024
 
 torch.set_num_threads(1)
 anime2sketch_strips._strip_rows = lambda width: 64  # as for a picture 4096 wide
@@ -219,7 +210,7 @@ for memory in (0.01, 1000):
     draw(colour[:256, :256].copy())  # what libraries take once
     levels = anime2sketch_strips.streamed_levels(768, 512, int(memory * 1e9))
     bound = anime2sketch_strips.memory_needed(768, 512, levels) + 4 * 768 * 512
-    print(levels, taken(lambda: draw(colour)), bound)
+    print(levels, machine.bytes_taken(lambda: draw(colour)), bound)
 """
 
 
@@ -232,14 +223,16 @@ def test_the_memory_measured_is_what_was_said(tmp_path: Path) -> None:
     """
     path = write_netg(tmp_path / "netG.safetensors", base_width=64)
     command = [sys.executable, "-c", MEASURE, str(path)]
-    environment = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+    folder = Path(__file__).parent
+    environment = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536",
+                   "MALLOC_ARENA_MAX": "1"}  # fmt: skip
     done = subprocess.run(
         command,
         capture_output=True,
         text=True,
         check=True,
-        cwd=Path(__file__).parents[1],
-        env=os.environ | environment | {"MALLOC_ARENA_MAX": "1"},
+        cwd=folder.parent,
+        env=os.environ | environment | {"PYTHONPATH": f"{folder.parent}:{folder / 'benchmarks'}"},
     )
     streamed, whole = ([int(word) for word in line.split()] for line in done.stdout.splitlines())
     assert (streamed[0], whole[0]) == (3, 0)
