@@ -6,7 +6,7 @@
 Run with ComfyUI's Python. The UNet is SD v1.5's with random weights, built by ComfyUI's own classes
 and sampled by its own sampler; with --narrow N everything is an Nth as wide. Both packs get the
 same random adapter, reference and strength, through their own nodes. All are timed in turn, in one
-process; a row's ratio is taken within each round. Counts are of one step, its setup left out.
+process, and compared within each round. Counts are of one step, its setup left out.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from typing import Any
 import findings
 import machine
 import torch
+from layer_clock import LayerClock
 from sampling_counts import allocated, branch_flops, observed, unet_flops
 from sampling_world import (
     DTYPES,
@@ -49,6 +50,14 @@ Make = Callable[[World, int], Any]
 
 
 @dataclass(frozen=True)
+class Times:
+    """Seconds of a step and, among them, of its cross-attention layers."""
+
+    step: float
+    layers: float
+
+
+@dataclass(frozen=True)
 class Cost:
     """What one row of the table says of a step."""
 
@@ -56,9 +65,8 @@ class Cost:
     size: int
     batch: int
     references: int
-    seconds: float  # of the fastest round: what makes others slower is not the pack's
-    plain: float  # the same without adapter
-    ratios: Sequence[float]  # to no adapter, one a round
+    times: Sequence[Times]  # one a round
+    plain: Sequence[Times]  # the same without adapter
     counts: Mapping[str, int]  # see `counted`
 
     @property
@@ -66,43 +74,63 @@ class Cost:
         return self.size, self.batch, self.references
 
     @property
+    def seconds(self) -> float:
+        return statistics.median(each.step for each in self.times)
+
+    @property
+    def layers(self) -> float:
+        return statistics.median(each.layers for each in self.times)
+
+    @property
+    def ratios(self) -> list[float]:
+        """To no adapter, whole steps."""
+        return [a.step / b.step for a, b in zip(self.times, self.plain, strict=True)]
+
+    @property
     def added(self) -> float:
-        return self.seconds / self.plain - 1
+        """What the layers take longer, as a share of a step without adapter."""
+        pairs = zip(self.times, self.plain, strict=True)
+        return statistics.median((a.layers - b.layers) / b.step for a, b in pairs)
 
     def held(self, kind: str) -> float:
         """Megabytes for each reference: of the tensors, or of what CUDA allocated."""
         return self.counts[kind] / self.references / 1e6
 
 
-def seconds_per_step(run: Run, steps: int, device: torch.device) -> float:
+def times_per_step(run: Run, steps: int, clock: LayerClock) -> Times:
     """The mean time of all steps but the first, in which the setup falls.
 
     On a CPU it is the processor's own time, which other programs leave alone.
     """
     moments = {}
-    gpu = device.type == "cuda"
-    clock = time.perf_counter if gpu else time.process_time
+    gpu = clock.device.type == "cuda"
+    now = time.perf_counter if gpu else time.process_time
 
     def after(step: int) -> None:
         if step in (0, steps - 1):  # in between, the host may run ahead as it does for users
             if gpu:
-                torch.cuda.synchronize(device)
-            moments[step] = clock()
+                torch.cuda.synchronize(clock.device)
+            moments[step] = now()
+        if step == 0:
+            clock.start()
 
     with torch.inference_mode():
         run(after)
-    return (moments[steps - 1] - moments[0]) / (steps - 1)
+    counted = steps - 1
+    return Times((moments[counted] - moments[0]) / counted, clock.seconds() / counted)
 
 
-def timed(runs: Mapping[str, Run], world: World) -> dict[str, list[float]]:
-    """Seconds per step of each, in turn and back again, after a round that does not count."""
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
+def timed(runs: Mapping[str, Run], world: World) -> dict[str, list[Times]]:
+    """The times of each, in turn and back again, after a round that does not count."""
+    clock = LayerClock(world.model.model.diffusion_model, world.device)
+    times: dict[str, list[Times]] = {name: [] for name in runs}
     for number in range(world.options.rounds + 1):
         for name in sorted(runs, reverse=bool(number % 2)):
-            took = seconds_per_step(runs[name], world.options.steps, world.device)
+            took = times_per_step(runs[name], world.options.steps, clock)
             if number:
-                seconds[name].append(took)
-    return seconds
+                times[name].append(took)
+    clock.remove()
+    return times
 
 
 def layers_patched(world: World, model: Any) -> int:
@@ -140,25 +168,17 @@ def measure(world: World, size: int, batch: int, references: int) -> list[Cost]:
     models = {PLAIN: world.model} | {name: make(world, references) for name, make in packs.items()}
     steps = world.options.steps
     runs = {name: sampling(world, model, size, batch, steps) for name, model in models.items()}
-    seconds = timed({BOUND: unet_alone(world, size, batch, steps), **runs}, world)
+    times = timed({BOUND: unet_alone(world, size, batch, steps), **runs}, world)
     return [
-        Cost(
-            name,
-            size,
-            batch,
-            references,
-            min(taken),
-            min(seconds[PLAIN]),
-            [t / plain for t, plain in zip(taken, seconds[PLAIN], strict=True)],
-            counts.get(name, Counter()),
-        )
-        for name, taken in seconds.items()
+        Cost(name, size, batch, references, taken, times[PLAIN], counts.get(name, Counter()))
+        for name, taken in times.items()
     ]
 
 
 HEADER = (
-    "px", "batch", "references", "sampling with", "ms a step", "ratio (quartiles)", "adds",
-    "of the peer's", "projections", "host syncs", "kernels", "MB a reference", "layers",
+    "px", "batch", "references", "sampling with", "ms a step", "ratio (quartiles)",
+    "ms in the layers", "adds", "of the peer's", "projections", "host syncs", "kernels",
+    "MB a reference", "layers",
 )  # fmt: skip
 
 
@@ -166,7 +186,7 @@ def row(cost: Cost, peer: Cost | None, world: World) -> list[Any]:
     """One line of the table; what there is not stays empty."""
     low, middle, high = statistics.quantiles(cost.ratios, n=4, method="inclusive")
     cells = [*cost.case, cost.name, f"{1e3 * cost.seconds:.1f}"]
-    cells.append(f"{middle:.3f} ({low:.3f} to {high:.3f})")
+    cells += [f"{middle:.3f} ({low:.3f} to {high:.3f})", f"{1e3 * cost.layers:.1f}"]
     if cost.name == BOUND:
         return cells + [""] * 7
     counts = [cost.counts[name] for name in ("projections", "syncs", "operations")]
@@ -174,7 +194,7 @@ def row(cost: Cost, peer: Cost | None, world: World) -> list[Any]:
         return [*cells, "", "", *counts, "", ""]
     return [
         *cells,
-        f"{cost.added:+.1%}",
+        f"{cost.added:+.2%}",
         f"{cost.added / peer.added:.2f}" if peer else "",
         *counts,
         f"{cost.held('bytes'):.2f}",
@@ -195,7 +215,7 @@ def demands(costs: Sequence[Cost], world: World) -> str:
     gpu = world.device.type == "cuda"
     lines = [
         ("demand", "measured", "met"),
-        verdict("a step with a sketch: at most 2% more, on a GPU", f"{added:+.1%}",
+        verdict("a step with a sketch: at most 2% more, on a GPU", f"{added:+.2%}",
                 added <= 0.02 if gpu else None),
         verdict("K', V' computed while sampling: 0", projections, projections == 0),
         verdict("host syncs that it adds to a step: 0", syncs, syncs == 0),
@@ -248,10 +268,12 @@ def report(costs: Sequence[Cost], world: World) -> None:
     parts = [
         setting(world),
         findings.table(HEADER, rows),
-        "ms: of the fastest round; on a CPU the processor's own, all of its threads. ratio: to no "
-        "adapter within each round; adds: of the fastest rounds. No adapter is the "
-        "bound for both packs. projections: of image tokens. MB: all that hangs on the "
-        "patches (on a CPU also the copy that stays on the host beside a GPU).",
+        "ms: median of the rounds; on a CPU the processor's own, all of its threads. ratio: of "
+        "whole steps to no adapter, within each round. layers: the cross-attention layers, from "
+        "the projection of Q to that of their result. adds: what they take longer than without "
+        "adapter, as a share of a step: the ratio without the noise of all that is equal. No "
+        "adapter is the bound for both packs. projections: of image tokens. MB: all that hangs on "
+        "the patches (on a CPU also the copy that stays on the host beside a GPU).",
         demands(costs, world),
         "Arithmetic:",
         "\n".join(flops(world, size, batch) for size in options.size for batch in options.batch),
