@@ -45,7 +45,10 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with writing(path):
+            temporary.touch()
+            mode = temporary.stat().st_mode  # of any new file here
             write(temporary)
+            temporary.chmod(mode)  # safetensors' save_file would let nobody else read it
             _force_to_disk(temporary)
             temporary.replace(path)
             if os.name != "nt":  # Windows cannot open a folder

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import save_file
 from torch import Tensor
 
 from .files import write_atomically
@@ -53,8 +53,7 @@ class SketchFile:
             _PREFIX + "adapter": self.adapter,
             _PREFIX + "adapter_name": self.adapter_name,
         }
-        content = save(tensors, metadata)  # save_file lets nobody else read the file
-        write_atomically(path, lambda temporary: temporary.write_bytes(content))
+        write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
 
     @classmethod
     def read(cls, path: Path) -> SketchFile:

@@ -9,6 +9,7 @@ from comfy_api.latest import io
 
 from ..animesketchnet_core.mini import MINI_FOLDER, adapter_path
 from ..animesketchnet_core.weight_file import read_adapter
+from .folders import file_stamp
 from .links import AnimeSketchNetType, LoadedAdapter
 from .mini_models import load_clip, load_clip_vision, load_unet, load_vae
 from .schema import schema
@@ -38,6 +39,11 @@ class LoadMiniModels(io.ComfyNode):
                 AnimeSketchNetType.Output("animesketchnet", tooltip="For Encode Sketch."),
             ],
         )
+
+    @classmethod
+    def fingerprint_inputs(cls) -> str:
+        """Changes when a file of the bundle does."""
+        return " ".join(file_stamp(file) for file in sorted(mini_folder().rglob("*.*")))
 
     @classmethod
     def execute(cls) -> io.NodeOutput:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import machine
 import numpy as np
 import pytest
 
@@ -97,20 +98,13 @@ def no_new_file(folder: Path) -> Iterator[None]:
 @contextmanager
 def memory_within(megabytes: float) -> Iterator[None]:
     """Fails if the block's memory peaks higher than so much above what there was before it."""
-    clear, status = Path("/proc/self/clear_refs"), Path("/proc/self/status")
     try:
-        clear.write_text("5")  # sets the peak to what is used now
+        before = machine.forget_peak_bytes()
     except OSError:
         pytest.skip("this system does not tell a process's peak of memory")
-    before = _peak(status)
     yield
-    peak = _peak(status) - before
+    peak = machine.peak_bytes() - before
     assert peak <= megabytes * 1e6, f"{peak / 1e6:.0f} MB, {megabytes:.0f} were allowed"
-
-
-def _peak(status: Path) -> int:
-    line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-    return 1024 * int(line.split()[1])
 
 
 class Runs:

@@ -40,10 +40,20 @@ def seconds(work: Callable[[], object], device: torch.device | str = "cpu") -> f
 
 def bytes_taken(work: Callable[[], object]) -> int:
     """The most memory that this process held during the work, beyond what it held before; Linux."""
-    Path("/proc/self/clear_refs").write_text("5")  # forgets the peak
-    before = _status("VmRSS:")
+    before = forget_peak_bytes()
     work()
-    return max(0, _status("VmHWM:") - before)
+    return max(0, peak_bytes() - before)
+
+
+def forget_peak_bytes() -> int:
+    """Begins a new peak at what this process holds now, and returns that; Linux."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return _status("VmRSS:")
+
+
+def peak_bytes() -> int:
+    """The most that this process has held since then."""
+    return _status("VmHWM:")
 
 
 def _status(field: str) -> int:

@@ -448,3 +448,16 @@ def test_the_work_stops_between_strips_when_interrupted(pack, sketchers, picture
     with pytest.raises(comfy.model_management.InterruptProcessingException):
         pack.module("nodes.pictures").picture_by_picture(picture(seed=1), work)
     assert told == [1]
+
+
+def test_a_replaced_file_of_the_mini_bundle_changes_the_fingerprint(pack, monkeypatch, tmp_path):
+    monkeypatch.setenv("ANIMESKETCHNET_MINI", str(tmp_path))
+    weights = tmp_path / "unet" / "model.safetensors"
+    weights.parent.mkdir()
+    weights.write_bytes(b"old")
+    fingerprint = pack.nodes["AnimeSketchNetMiniLoader"].fingerprint_inputs
+    before = fingerprint()
+    assert fingerprint() == before
+    (tmp_path / "new").write_bytes(b"new")
+    (tmp_path / "new").replace(weights)
+    assert fingerprint() != before
