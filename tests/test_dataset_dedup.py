@@ -150,12 +150,40 @@ def test_order_and_steps_do_not_matter(shown: dict[str, Shown], tmp_path: Path) 
         assert len(verdicts(at_once)) == len(some + late)
 
 
-def test_only_changes_are_written(decided: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_changes_are_written(few: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = dedup.run(few), verdicts(few)
+    few.ledger.record("first-000", "measure", "", Outcome(features={
+        "quality": b'{"share": 0.9, "edge_width": 2.5, "text": []}',
+    }))  # fmt: skip
     written: list[str] = []
-    monkeypatch.setattr(decided.ledger, "record", lambda item, *_: written.append(item))
-    monkeypatch.setattr(decided.ledger, "forget", lambda item, *_: written.append(item))
-    dedup.run(decided)
-    assert written == []
+    record = few.ledger.record
+    monkeypatch.setattr(
+        few.ledger, "record", lambda item, *rest: (written.append(item), record(item, *rest))
+    )
+    assert (dedup.run(few), verdicts(few)) == told  # it was the best before, too
+    assert written == [dedup.ALL]
+
+
+def test_nothing_is_compared_again_if_nothing_changed(
+    few: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = Counter[str]()
+    find = dedup.find
+    monkeypatch.setattr(dedup, "find", lambda *given: (looks.update(["look"]), find(*given))[1])
+    before = dedup.run(few), verdicts(few)
+    assert dedup.run(few) == {}
+    assert (looks["look"], verdicts(few)) == (1, before[1])
+    other = replace(few, config=DatasetConfig(dedup=DedupSettings(radius=5)))
+    assert (dedup.run(other), looks["look"]) == (before[0], 2)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(dedup, "_write", killed)
+        with pytest.raises(KeyboardInterrupt):
+            dedup.run(few)
+    assert (dedup.run(other), looks["look"]) == (before[0], 4)  # it may have been half written
 
 
 def test_several_processes_find_the_same(

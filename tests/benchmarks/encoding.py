@@ -27,7 +27,7 @@ from typing import Any
 import findings
 import machine
 import torch
-from sampling_world import OURS, PEER, World, draw_weights, make_world, width
+from sampling_world import HEAD, OURS, PEER, World, draw_weights, make_world, width
 
 SIZE = 224
 BOUND = "ViT alone"
@@ -87,11 +87,12 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def random_encoder(narrow: int) -> Any:
     """A CLIP_VISION of ViT-H/14's depth and the World's width."""
-    hidden = width(1280, narrow, 64)
+    hidden = width(1280, narrow, HEAD)
     config = {
         "model_type": "clip_vision_model", "hidden_size": hidden, "intermediate_size": 4 * hidden,
-        "num_hidden_layers": 32, "num_attention_heads": 16, "patch_size": 14, "image_size": SIZE,
-        "num_channels": 3, "projection_dim": width(1024, narrow, 64), "hidden_act": "gelu",
+        "num_hidden_layers": 32, "num_attention_heads": hidden // HEAD, "patch_size": 14,
+        "image_size": SIZE, "num_channels": 3, "projection_dim": width(1024, narrow, 64),
+        "hidden_act": "gelu",
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "config.json"

@@ -19,6 +19,7 @@ from torch import Tensor
 ROOT = Path(__file__).resolve().parents[2]
 OURS, PEER = "AnimeSketchNet", "IPAdapter_plus"
 PATCHES, TEXT_TOKENS, IMAGE_TOKENS = 257, 77, 16  # of ViT-H/14, a prompt, a sketch
+HEAD = 80  # ViT-H/14's channels a head
 ALPHA = 0.5
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
@@ -89,7 +90,7 @@ def unet_config(narrow: int) -> dict[str, Any]:
         "transformer_depth_output": [1] * 9 + [0] * 3,
         "transformer_depth_middle": 1,
         "context_dim": width(768, narrow, 64),
-        "num_heads": 8,
+        "num_heads": max(1, round(8 / narrow)),  # heads that are narrow cost more, for what they do
         "num_head_channels": -1,
         "use_linear_in_transformer": False,
         "use_temporal_attention": False,
@@ -135,7 +136,7 @@ def make_world(options: argparse.Namespace) -> World:
     )
     sizes = ours("animesketchnet_core.resampler").ResamplerConfig(
         dim=shape.cross_attention_dim,
-        embedding_dim=width(1280, options.narrow, 64),
+        embedding_dim=width(1280, options.narrow, HEAD),
         output_dim=shape.cross_attention_dim,
     )
     adapter = ours("animesketchnet_core.adapter").AnimeSketchAdapter.from_unet(shape, sizes)

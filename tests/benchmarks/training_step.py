@@ -56,8 +56,9 @@ class Networks:
 
         channels = [width(full, 32) for full in (320, 640, 1280, 1280)]
         text, image = width(768, 96), width(1280, 80)
+        heads = max(1, round(8 / narrow))  # heads that are narrow cost more, for what they do
         self.unet = UNet2DConditionModel(
-            block_out_channels=channels, cross_attention_dim=text, attention_head_dim=8
+            block_out_channels=channels, cross_attention_dim=text, attention_head_dim=heads
         )
         self.vae = AutoencoderKL(
             block_out_channels=[width(full, 32) for full in (128, 256, 512, 512)],
@@ -70,7 +71,7 @@ class Networks:
                 hidden_size=text,
                 intermediate_size=4 * text,
                 num_hidden_layers=12,
-                num_attention_heads=12,
+                num_attention_heads=text // 64,
             )
         )
         self.image_encoder = CLIPVisionModelWithProjection(
@@ -78,7 +79,7 @@ class Networks:
                 hidden_size=image,
                 intermediate_size=4 * image,
                 num_hidden_layers=32,
-                num_attention_heads=16,
+                num_attention_heads=image // 80,
                 patch_size=14,
                 image_size=PICTURE,
             )

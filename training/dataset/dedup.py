@@ -2,9 +2,9 @@
 
 Candidates come from hashes and shots, a comparison of thumbnails decides (duplicates/), and the
 settings say what becomes of each kind. The first process decides it all, with help of its own for
-many comparisons (comparer.py): it is minutes of work for 100,000 pictures. It is done anew as a
-whole each time, so that the result does not depend on the order in which films were added; only
-what changed is written.
+many comparisons (comparer.py): it is minutes of work for 100,000 pictures. If anything changed it
+is done anew as a whole, so that the result does not depend on the order in which films were added;
+only what changed is written.
 """
 
 from __future__ import annotations
@@ -26,13 +26,17 @@ from .stages import before, worst
 from .work import Work, digest
 
 NAME = "dedup"
+ALL = "pictures"  # the ledger's item for all of them at once
 FEW, MOST = 4, 16  # candidates of each picture: of all, then of those that are left
 
 Edges = dict[str, dict[str, Edge]]
 
 
 def run(work: Work) -> Counter[str]:
-    """Decides of all pictures which are duplicates; returns how many got which verdict."""
+    """Decides of all pictures which are duplicates; returns how many got which verdict.
+
+    With the same pictures and settings as the last time nothing is done or told.
+    """
     settings = work.config.dedup
     prints = summaries(work.ledger)
     pictures = work.ledger.kept(before(NAME))
@@ -44,17 +48,26 @@ def run(work: Work) -> Counter[str]:
             told["failed"] += 1
     pictures = [picture for picture in pictures if picture.id in prints]
     qualities = work.ledger.features("quality")
-    comparer = Comparer(work, prints, pictures)
-    edges = find(pictures, ranked(pictures, qualities), prints, comparer, work)
-    order = ranked(pictures, qualities, with_text(edges))
     restored = {
         item
         for item, stage, decision in work.ledger.decisions()
         if stage == "review" and decision.verdict == "keep"
     }
+    inputs = [
+        (p, prints[p.id].pixels.hex(), qualities.get(p.id), p.id in restored) for p in pictures
+    ]
+    wanted = digest(settings, *inputs)
+    if work.ledger.digests(NAME).get(ALL) == wanted:
+        return told
+    work.ledger.forget(ALL, NAME)  # until all is written
+    comparer = Comparer(work, prints, pictures)
+    edges = find(pictures, ranked(pictures, qualities), prints, comparer, work)
+    order = ranked(pictures, qualities, with_text(edges))
     choices = choose(order, edges, restored, settings, comparer.compare)
     outcomes = decided(components(order, edges), choices, settings)
-    return told + _write(work, pictures, outcomes)
+    told += _write(work, pictures, outcomes)
+    work.ledger.record(ALL, NAME, wanted)
+    return told
 
 
 def find(
