@@ -14,7 +14,10 @@ import torch
 from torch import Tensor
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Multi-head attention of (query, key, value), each [b, n, c] with heads not yet split."""
+"""Multi-head attention of (query, key, value), each [b, n, c] with heads not yet split.
+
+Its result is a new tensor, which may be overwritten.
+"""
 
 
 def decoupled_attention(
@@ -38,7 +41,8 @@ def decoupled_attention(
         Z, [b, n, c], before the layer's output projection.
     """
     image = attend(query, key, value)
-    # Either way it is one pass over memory.
+    # Either way it is one pass over memory; on a CPU new memory costs as much as the attention.
+    out = None if torch.is_grad_enabled() or image.dtype != text.dtype else image
     if isinstance(alpha, Tensor):  # a float32 mask must not widen a half-precision UNet
-        return torch.addcmul(text, image, alpha.to(text))
-    return torch.add(text, image, alpha=alpha)
+        return torch.addcmul(text, image, alpha.to(text), out=out)
+    return torch.add(text, image, alpha=alpha, out=out)

@@ -60,3 +60,27 @@ def test_a_float32_mask_leaves_half_precision_as_it_is():
     mask = torch.ones(1, 3, 1)
     out = decoupled_attention(query, text, key, value, mask, scaled_dot_product_attention)
     assert out.dtype == torch.bfloat16
+
+
+def test_it_overwrites_nothing_but_what_attend_made():
+    inputs = random_inputs()
+    copies = [x.clone() for x in inputs]
+    with torch.no_grad():
+        for alpha in (0.5, torch.ones(2, 3, 1)):
+            query, text, key, value = inputs
+            out = decoupled_attention(query, text, key, value, alpha, scaled_dot_product_attention)
+            with torch.enable_grad():  # into new memory, which a backward pass needs
+                apart = decoupled_attention(
+                    query, text, key, value, alpha, scaled_dot_product_attention
+                )
+            assert torch.equal(out, apart)
+            assert all(torch.equal(a, b) for a, b in zip(inputs, copies, strict=True))
+
+
+def test_gradients_flow():
+    inputs = [x.double().requires_grad_() for x in random_inputs()]
+
+    def added(*given):
+        return decoupled_attention(*given, 0.7, scaled_dot_product_attention)
+
+    assert torch.autograd.gradcheck(added, inputs)
