@@ -80,9 +80,9 @@ def browser() -> Iterator[Browser]:
 class Server(ComfyUIServer):
     """A ComfyUI on the CPU that keeps all its files in one folder."""
 
-    def __init__(self, comfyui: Path, base: Path):
+    def __init__(self, comfyui: Path, base: Path, *more: str):
         self.base = base
-        options = ("--cpu", "--disable-api-nodes", "--base-directory", str(base))
+        options = (*more, "--cpu", "--disable-api-nodes", "--base-directory", str(base))
         database = ("--database-url", f"sqlite:///{base / 'user' / 'comfyui.db'}")
         log = base / "server.log"
         super().__init__(Path(sys.executable), comfyui, free_port(), log, (*options, *database))

@@ -214,7 +214,8 @@ class Ledger:
         """Writes what a stage made of an item, in place of what it said before.
 
         Args:
-            item: a picture's id, a source's id, or a part of a source, such as "3fa9.../shot-12".
+            item: a picture's id, a source's id, a part of a source, such as "3fa9.../shot-12", or
+                what a stage calls a result of many pictures.
             stage: the stage's name.
             digest: of the settings and the input; with another one the item is dealt with again.
             outcome: what was found and made.
