@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
+from safetensors.torch import save
+from torch import Tensor
 
 
 class StorageError(OSError):
@@ -45,10 +47,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with writing(path):
-            temporary.touch()
-            mode = temporary.stat().st_mode  # of any new file here
             write(temporary)
-            temporary.chmod(mode)  # safetensors' save_file would let nobody else read it
             _force_to_disk(temporary)
             temporary.replace(path)
             if os.name != "nt":  # Windows cannot open a folder
@@ -56,6 +55,26 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     finally:
         with suppress(OSError):  # a disk that has become read-only
             temporary.unlink(missing_ok=True)
+
+
+def write_safetensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Writes tensors as `write_atomically` does, by way of memory.
+
+    Safetensors' save_file makes a temporary file of its own, which a kill leaves behind, and lets
+    nobody else read the result.
+
+    Args:
+        path: the file's final name.
+        tensors: contiguous, none sharing memory with another.
+        metadata: of the file's header.
+
+    Raises:
+        StorageError: it cannot; the old content is still there.
+    """
+    content = save(dict(tensors), None if metadata is None else dict(metadata))
+    write_atomically(path, lambda temporary: temporary.write_bytes(content))
 
 
 def _force_to_disk(path: Path) -> None:

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from .files import write_atomically
+from .files import write_safetensors
 
 _PREFIX = "animesketchnet_sketch."
 _FORMAT = "1"
@@ -53,7 +52,7 @@ class SketchFile:
             _PREFIX + "adapter": self.adapter,
             _PREFIX + "adapter_name": self.adapter_name,
         }
-        write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
+        write_safetensors(path, tensors, metadata)
 
     @classmethod
     def read(cls, path: Path) -> SketchFile:

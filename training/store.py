@@ -10,10 +10,9 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from animesketchnet_core.files import write_atomically
+from animesketchnet_core.files import write_safetensors
 
 from .files import make_folder
 
@@ -65,7 +64,7 @@ class Store:
         tensors = {"keys": _pack(keys), "values": values}
         metadata = {"crc32": str(_crc32(**tensors))}
         path = self.folder / f"{hashlib.sha256(b''.join(keys)).hexdigest()[:24]}.safetensors"
-        write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
+        write_safetensors(path, tensors, metadata)
         self._map(path)
 
     def hold(self, device: torch.device) -> None:

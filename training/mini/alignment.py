@@ -13,13 +13,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm, trange
 from transformers import CLIPModel
 
 from animesketchnet_core.clip_input import pixel_values
-from animesketchnet_core.files import write_atomically
+from animesketchnet_core.files import write_safetensors
 from animesketchnet_core.mini import MINI_FOLDER, TEXT_PROJECTION, load_text_projection
 from training.evaluation.measures.clip import ClipMeasure
 from training.evaluation.measures.clip_network import from_model
@@ -79,7 +78,7 @@ def train_text_projection(
             optimizer.step()
             bar.set_postfix(loss=f"{loss.item():.3f}")
     weights = {"weight": projection.weight.detach().half().contiguous()}
-    write_atomically(bundle / TEXT_PROJECTION, lambda temporary: save_file(weights, temporary))
+    write_safetensors(bundle / TEXT_PROJECTION, weights)
 
 
 def _contrastive(images: Tensor, texts: Tensor, scale: Tensor) -> Tensor:

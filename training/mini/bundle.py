@@ -9,11 +9,10 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL
-from safetensors.torch import save_file
 from torch import Tensor
 from transformers import CLIPTextModel
 
-from animesketchnet_core.files import write_atomically
+from animesketchnet_core.files import write_atomically, write_safetensors
 from animesketchnet_core.mini import TOKEN_TABLE, compact_token_table, load_part
 from training.files import make_folder
 
@@ -92,9 +91,7 @@ def _write(folder: Path, config: Mapping[str, Any], weights: Mapping[str, Tensor
         key: (tensor.half() if tensor.is_floating_point() else tensor).contiguous()
         for key, tensor in weights.items()
     }
-    write_atomically(
-        folder / "model.safetensors", lambda path: save_file(halves, path, {"format": "pt"})
-    )
+    write_safetensors(folder / "model.safetensors", halves, {"format": "pt"})
     plain = {
         key: value
         for key, value in sorted(config.items())

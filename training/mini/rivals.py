@@ -13,9 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 
-from animesketchnet_core.files import write_atomically
+from animesketchnet_core.files import write_atomically, write_safetensors
 from training.config import load_config
 from training.files import make_folder
 from training.models import load_base
@@ -96,7 +95,7 @@ def train_rival_controlnet(
     make_folder(folder)
     weights = {key: value.half().contiguous() for key, value in model.state_dict().items()}
     path = folder / "diffusion_pytorch_model.safetensors"
-    write_atomically(path, lambda temporary: save_file(weights, temporary, {"format": "pt"}))
+    write_safetensors(path, weights, {"format": "pt"})
     config = model.to_json_string()
     write_atomically(folder / "config.json", lambda temporary: temporary.write_text(config))
 
@@ -106,4 +105,4 @@ def keep_judge(workspace: Path, folder: Path) -> None:
     weights = {key: value.half() if value.is_floating_point() else value
                for key, value in load_judge(workspace).state_dict().items()}  # fmt: skip
     make_folder(folder)
-    write_atomically(folder / JUDGE, lambda temporary: save_file(weights, temporary))
+    write_safetensors(folder / JUDGE, weights)
