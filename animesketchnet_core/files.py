@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -58,7 +58,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def write_safetensors(
-    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+    path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None
 ) -> None:
     """Writes tensors as `write_atomically` does, by way of memory.
 
@@ -73,7 +73,7 @@ def write_safetensors(
     Raises:
         StorageError: it cannot; the old content is still there.
     """
-    content = save(dict(tensors), None if metadata is None else dict(metadata))
+    content = save(tensors, metadata)
     write_atomically(path, lambda temporary: temporary.write_bytes(content))
 
 

@@ -56,11 +56,7 @@ def comfyui(comfyui_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> I
     It is a client too: submit, wait, run, images, object_info, upload_image, log_text. Its
     models, input, output and custom_nodes folders lie in ``base``, apart from anybody's own.
     """
-    base = tmp_path_factory.mktemp("comfyui")
-    for name in SHARED_FOLDERS:
-        (base / name).mkdir()
-    link_pack(base / "custom_nodes")
-    with Server(comfyui_folder, base) as server:
+    with Server(comfyui_folder, tmp_path_factory.mktemp("comfyui")) as server:
         yield server
 
 
@@ -78,10 +74,13 @@ def browser() -> Iterator[Browser]:
 
 
 class Server(ComfyUIServer):
-    """A ComfyUI on the CPU that keeps all its files in one folder."""
+    """A ComfyUI on the CPU that keeps all its files, and this pack, in one empty folder."""
 
     def __init__(self, comfyui: Path, base: Path, *more: str):
         self.base = base
+        for name in SHARED_FOLDERS:
+            (base / name).mkdir()
+        link_pack(base / "custom_nodes")
         options = (*more, "--cpu", "--disable-api-nodes", "--base-directory", str(base))
         database = ("--database-url", f"sqlite:///{base / 'user' / 'comfyui.db'}")
         log = base / "server.log"

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import SHARED_FOLDERS, Server
+from conftest import Server
 from safetensors.torch import save_file
 from test_comfyui_encoder import vit_h
 from tiny_adapters import tiny_state
@@ -30,7 +30,6 @@ from animesketchnet_core.image_projection import PatchProjectionConfig
 from animesketchnet_core.mini import adapter_path
 from animesketchnet_core.sketch_file import SketchFile
 from comfyui_server import ComfyUIError
-from installation import link_pack
 from tests.every_node import every_node, saving_a_sketch
 
 pytestmark = [
@@ -46,11 +45,8 @@ class HeldServer(Server):
     """A server whose work can be held; the way to see and do what a user does meanwhile."""
 
     def __init__(self, comfyui: Path, base: Path):
-        for name in SHARED_FOLDERS:
-            (base / name).mkdir()
-        link_pack(base / "custom_nodes")
-        shutil.copy(Path(__file__).with_name("holding_pack.py"), base / "custom_nodes")
         super().__init__(comfyui, base)
+        shutil.copy(Path(__file__).with_name("holding_pack.py"), base / "custom_nodes")
 
     def post(self, path: str, **content: Any) -> None:
         request = urllib.request.Request(self.url + path, json.dumps(content).encode())

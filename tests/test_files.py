@@ -29,7 +29,7 @@ def test_who_may_read_other_new_files_may_read_it(tmp_path: Path) -> None:
     assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode
 
 
-def test_a_kill_leaves_the_old_file_and_what_the_next_run_removes(
+def test_a_failed_write_leaves_the_old_file_and_had_one_temporary_file_of_ours(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "a").write_text("old")

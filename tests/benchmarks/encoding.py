@@ -27,7 +27,8 @@ from typing import Any
 import findings
 import machine
 import torch
-from sampling_world import HEAD, OURS, PEER, World, draw_weights, make_world, width
+from narrow import HEAD, width
+from sampling_world import OURS, PEER, World, draw_weights, make_world
 
 SIZE = 224
 BOUND = "ViT alone"

@@ -14,12 +14,12 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from narrow import HEAD, heads, width
 from torch import Tensor
 
 ROOT = Path(__file__).resolve().parents[2]
 OURS, PEER = "AnimeSketchNet", "IPAdapter_plus"
 PATCHES, TEXT_TOKENS, IMAGE_TOKENS = 257, 77, 16  # of ViT-H/14, a prompt, a sketch
-HEAD = 80  # ViT-H/14's channels a head
 ALPHA = 0.5
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
@@ -72,10 +72,6 @@ def load_pack(pack: str, folder: Path) -> ModuleType:
     return module
 
 
-def width(full: int, narrow: int, step: int) -> int:
-    return max(step, round(full / narrow / step) * step)
-
-
 def unet_config(narrow: int) -> dict[str, Any]:
     """SD v1.5 as ComfyUI's model_detection describes it, an Nth as wide."""
     return {
@@ -90,7 +86,7 @@ def unet_config(narrow: int) -> dict[str, Any]:
         "transformer_depth_output": [1] * 9 + [0] * 3,
         "transformer_depth_middle": 1,
         "context_dim": width(768, narrow, 64),
-        "num_heads": max(1, round(8 / narrow)),  # heads that are narrow cost more, for what they do
+        "num_heads": heads(8, narrow),
         "num_head_channels": -1,
         "use_linear_in_transformer": False,
         "use_temporal_attention": False,

@@ -27,6 +27,7 @@ import machine
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from narrow import HEAD, heads, width
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
@@ -50,18 +51,15 @@ class Networks:
 
     def __init__(self, narrow: int, device: str) -> None:
         torch.manual_seed(0)
-
-        def width(full: int, step: int) -> int:
-            return max(step, round(full / narrow / step) * step)
-
-        channels = [width(full, 32) for full in (320, 640, 1280, 1280)]
-        text, image = width(768, 96), width(1280, 80)
-        heads = max(1, round(8 / narrow))  # heads that are narrow cost more, for what they do
+        channels = [width(full, narrow, 32) for full in (320, 640, 1280, 1280)]
+        text, image = width(768, narrow, 96), width(1280, narrow, HEAD)
         self.unet = UNet2DConditionModel(
-            block_out_channels=channels, cross_attention_dim=text, attention_head_dim=heads
+            block_out_channels=channels,
+            cross_attention_dim=text,
+            attention_head_dim=heads(8, narrow),
         )
         self.vae = AutoencoderKL(
-            block_out_channels=[width(full, 32) for full in (128, 256, 512, 512)],
+            block_out_channels=[width(full, narrow, 32) for full in (128, 256, 512, 512)],
             down_block_types=["DownEncoderBlock2D"] * 4,
             up_block_types=["UpDecoderBlock2D"] * 4,
             layers_per_block=2,
@@ -79,7 +77,7 @@ class Networks:
                 hidden_size=image,
                 intermediate_size=4 * image,
                 num_hidden_layers=32,
-                num_attention_heads=image // 80,
+                num_attention_heads=image // HEAD,
                 patch_size=14,
                 image_size=PICTURE,
             )
